@@ -1,0 +1,1 @@
+"""Starting and stopping Ray clusters; knows nothing of what runs on them."""

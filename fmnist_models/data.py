@@ -1,0 +1,184 @@
+"""Images: Fashion-MNIST through torchvision, or synthetic garments; subsets and the validation split."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.model_selection import train_test_split
+from torchvision.datasets import FashionMNIST
+
+from fmnist_models.errors import DataError
+from fmnist_models.synthetic import draw_garments
+
+CLASS_NAMES: tuple[str, ...] = tuple(FashionMNIST.classes)
+DATASETS = ("fashion-mnist", "synthetic")
+DATA_DIR_VARIABLE = "FMNIST_DATA_DIR"
+_RAW = Path("FashionMNIST", "raw")
+_SYNTHETIC_SIZES = {"train": 6_000, "test": 1_000}
+_SYNTHETIC_SEEDS = {"train": 0, "test": 1}
+
+Part = Literal["train", "test"]
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """``images`` ``(N, 28, 28)`` uint8, 0 is background; ``labels`` ``(N,)`` int64 in 0…9."""
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def first(self, count: int | None) -> LabelledImages:
+        """The first ``count`` of them, all if ``None``.
+
+        Raises:
+            DataError: there are fewer.
+        """
+        if count is not None and count > len(self):
+            raise DataError(
+                f"{count} images were asked for, but there are only {len(self)}; ask for at most {len(self)}"
+            )
+        return LabelledImages(self.images[:count], self.labels[:count])
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Mean and standard deviation of the training images' pixels, scaled to 0…1."""
+
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a trial sees: images to train on and images to choose by, never the test set."""
+
+    train: LabelledImages
+    validation: LabelledImages
+    normalisation: Normalisation
+
+
+def data_root(explicit: Path | None = None) -> Path:
+    """Where Fashion-MNIST is: ``explicit``, else ``$FMNIST_DATA_DIR``, else a cache folder under the user's home."""
+    if explicit is not None:
+        return explicit
+    if os.environ.get(DATA_DIR_VARIABLE):
+        return Path(os.environ[DATA_DIR_VARIABLE])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fmnist-search"
+
+
+def load_images(dataset: str, part: Part, *, root: Path, size: int | None = None) -> LabelledImages:
+    """The training or the test part of a data set, or its first ``size`` images.
+
+    Fashion-MNIST is downloaded to ``root`` if it is not there; ``root`` may be read-only if it is. The synthetic
+    set has 6,000 training and 1,000 test images unless ``size`` asks for another number.
+
+    Raises:
+        DataError: files damaged or missing and not downloadable, or fewer than ``size`` images.
+    """
+    if dataset == "synthetic":
+        return LabelledImages(*draw_garments(size or _SYNTHETIC_SIZES[part], seed=_SYNTHETIC_SEEDS[part]))
+    prepare_fashion_mnist(root)
+    return _read_fashion_mnist(root, part).first(size)
+
+
+def split_training(images: LabelledImages, *, validation_fraction: float, seed: int) -> TrainingData:
+    """Splits off a stratified validation part, the same for the same ``seed``.
+
+    Raises:
+        DataError: too few images for one of each class in both parts.
+    """
+    try:
+        kept, held_out = train_test_split(
+            np.arange(len(images)), test_size=validation_fraction, stratify=images.labels, random_state=seed
+        )
+    except ValueError as error:
+        raise DataError(
+            f"{len(images)} training images cannot be split with validation_fraction {validation_fraction:g}: {error}"
+        ) from error
+    kept, held_out = np.sort(kept), np.sort(held_out)
+    train = LabelledImages(images.images[kept], images.labels[kept])
+    validation = LabelledImages(images.images[held_out], images.labels[held_out])
+    # At least one grey level: images of one colour have no deviation to divide by.
+    normalisation = Normalisation(float(train.images.mean()) / 255, max(float(train.images.std()), 1.0) / 255)
+    return TrainingData(train, validation, normalisation)
+
+
+def is_fashion_mnist_on_disk(root: Path) -> bool:
+    """Whether all four archives are there; says nothing about their contents."""
+    return all((root / _RAW / name).is_file() for name, _ in FashionMNIST.resources)
+
+
+def prepare_fashion_mnist(root: Path, *, timeout_s: float = 600.0) -> None:
+    """Makes sure that the four archives are under ``root`` and are what they should be; downloads them if not there.
+
+    Raises:
+        DataError: an archive differs from its MD5 sum, or the download failed or took longer than ``timeout_s``.
+    """
+    if not is_fashion_mnist_on_disk(root):
+        _download(root, timeout_s=timeout_s)
+    for name, expected in FashionMNIST.resources:
+        path = root / _RAW / name
+        found = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+        if found != expected:
+            raise DataError(
+                f"{path} is not the Fashion-MNIST file it should be: expected MD5 {expected}, found {found} "
+                f"({path.stat().st_size} bytes); delete it and run `fmnist data prepare`"
+            )
+
+
+def _download(root: Path, *, timeout_s: float) -> None:
+    """Downloads into a folder aside and moves whole, checked files into place; files that are there already stay."""
+    target = root / _RAW
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        staging = tempfile.TemporaryDirectory(dir=root, prefix=".download-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise DataError(
+            f"Fashion-MNIST is not complete under {root}, and nothing can be written there ({error.strerror}); "
+            f"name the folder that holds FashionMNIST/raw with --data-dir or ${DATA_DIR_VARIABLE}"
+        ) from error
+    failure: list[BaseException] = []
+
+    def fetch() -> None:
+        try:
+            FashionMNIST(staging.name, download=True)
+        except BaseException as error:
+            failure.append(error)
+
+    with staging:
+        # torchvision offers no time limit; a daemon thread can be left behind when the time is up.
+        thread = threading.Thread(target=fetch, daemon=True)
+        thread.start()
+        thread.join(timeout_s)
+        if thread.is_alive() or failure:
+            reason = f"took longer than {timeout_s:g} s" if thread.is_alive() else f"failed ({failure[0]})".strip()
+            raise DataError(
+                f"Fashion-MNIST is not under {root} and its download {reason}; name the folder that holds "
+                f"FashionMNIST/raw with --data-dir or ${DATA_DIR_VARIABLE}, or use `dataset: synthetic`"
+            )
+        for name, _ in FashionMNIST.resources:
+            if not (target / name).exists():
+                os.replace(Path(staging.name) / _RAW / name, target / name)
+
+
+def _read_fashion_mnist(root: Path, part: Part) -> LabelledImages:
+    # torchvision reads only unpacked files and unpacks beside the archives: linked into a folder of our own, the
+    # archives' folder may be read-only, and unpacked files that somebody altered are never read.
+    with tempfile.TemporaryDirectory(prefix="fmnist-") as folder:
+        raw = Path(folder) / _RAW
+        raw.mkdir(parents=True)
+        for name, _ in FashionMNIST.resources:
+            (raw / name).symlink_to((root / _RAW / name).absolute())
+        dataset = FashionMNIST(folder, train=part == "train", download=True)
+    return LabelledImages(dataset.data.numpy(), dataset.targets.numpy())

@@ -1,0 +1,47 @@
+"""CustomNet: three convolutional blocks and one fully connected layer (Leopardi, "Fashion-MNIST Image
+Classification", section III and Figure 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from fmnist_models.hyperparameters import Hyperparameters, Interval, hyperparameter
+
+
+@dataclass(frozen=True, kw_only=True)
+class CustomNetHyperparameters(Hyperparameters):
+    """``dropout``: probability of dropping an activation of the last block; the paper uses 0.5."""
+
+    dropout: float = hyperparameter(0.5, Interval(0.0, 0.95))
+
+
+class CustomNet(nn.Module):
+    """Grey 28x28 images to ten class scores, 155,850 parameters.
+
+    Shapes: ``(B, 1, 28, 28)`` float → block1 ``(B, 32, 14, 14)`` → block2 ``(B, 64, 7, 7)`` → block3
+    ``(B, 128, 7, 7)`` → ``(B, 10)`` scores before softmax.
+    """
+
+    def __init__(self, *, dropout: float) -> None:
+        super().__init__()
+        self.block1 = nn.Sequential(*_conv_bn_relu(1, 32), nn.MaxPool2d(2))
+        self.block2 = nn.Sequential(*_conv_bn_relu(32, 64), nn.MaxPool2d(2))
+        self.block3 = nn.Sequential(*_conv_bn_relu(64, 128), nn.Dropout(dropout))
+        self.fc = nn.Linear(128 * 7 * 7, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features: Tensor = self.block3(self.block2(self.block1(x)))
+        scores: Tensor = self.fc(features.flatten(1))
+        return scores
+
+
+def build_customnet(hyperparameters: Hyperparameters) -> CustomNet:
+    """A CustomNet with fresh weights from torch's global random state."""
+    assert isinstance(hyperparameters, CustomNetHyperparameters)
+    return CustomNet(dropout=hyperparameters.dropout)
+
+
+def _conv_bn_relu(in_channels: int, out_channels: int) -> list[nn.Module]:
+    return [nn.Conv2d(in_channels, out_channels, 3, padding=1), nn.BatchNorm2d(out_channels), nn.ReLU()]

@@ -1,0 +1,53 @@
+"""From images to class scores."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from fmnist_models.data import LabelledImages, Normalisation
+from fmnist_models.precision import autocast, memory_format
+
+_BATCH = 1000
+
+
+class DeviceImages:
+    """``images`` ``(N, 28, 28)`` uint8 and ``labels`` ``(N,)`` int64, one tensor each; a batch is an index."""
+
+    def __init__(self, data: LabelledImages, device: torch.device) -> None:
+        with warnings.catch_warnings():
+            # Ray's shared arrays are read-only, and nothing here writes to them.
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            self.images = torch.from_numpy(data.images).to(device)
+            self.labels = torch.from_numpy(data.labels).to(device)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Images ``(B, 28, 28)`` uint8 and labels ``(B,)`` int64."""
+        index = torch.from_numpy(indices).to(self.images.device)
+        return self.images[index], self.labels[index]
+
+
+def normalise(images: Tensor, by: Normalisation) -> Tensor:
+    """``(B, 28, 28)`` uint8 to ``(B, 1, 28, 28)`` float32 with the training images' mean at 0 and deviation 1."""
+    return images.unsqueeze(1).float().sub_(255 * by.mean).div_(255 * by.std)
+
+
+@torch.inference_mode()
+def predict_scores(
+    model: nn.Module, images: Tensor, *, normalisation: Normalisation, precision: str = "fp32"
+) -> Tensor:
+    """Class scores ``(N, 10)`` float32 before softmax, of ``(N, 28, 28)`` uint8 images on the model's device."""
+    model.eval()
+    layout = memory_format(precision)
+    scores = []
+    for part in torch.split(images, _BATCH):
+        with autocast(precision, images.device):
+            scores.append(model(normalise(part, normalisation).to(memory_format=layout)).float())
+    return torch.cat(scores)

@@ -1,0 +1,206 @@
+"""The training of one network: a generator of epochs. Whoever consumes it decides what to do with an epoch."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
+
+from fmnist_models.augmentation import augment
+from fmnist_models.data import TrainingData
+from fmnist_models.epoch import Epoch
+from fmnist_models.freezing import freeze_stages, train_mode
+from fmnist_models.hyperparameters import Hyperparameters, domains
+from fmnist_models.networks import get_network
+from fmnist_models.precision import autocast, memory_format, resolve_precision
+from fmnist_models.prediction import DeviceImages, normalise, predict_scores
+from fmnist_models.recipe import Recipe, build_optimizer, build_schedule
+from fmnist_models.seeds import derive_seed
+from fmnist_models.weights import apply_pretrained
+
+
+class DivergedError(Exception):
+    """The loss is no longer a finite number, so that training on is pointless."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """Everything that decides a training but the images.
+
+    ``hyperparameters`` holds the network's (``network.hyperparameters``) and the recipe's (``Recipe``) by name; what
+    is left out has its default.
+
+    Raises:
+        ValueError: unknown network or hyperparameter, or a value outside its domain.
+    """
+
+    network: str
+    hyperparameters: Mapping[str, Any]
+    num_epochs: int
+    seed: int
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        self._split()
+
+    @property
+    def recipe(self) -> Recipe:
+        """How to train."""
+        return self._split()[1]
+
+    def build(self, pretrained: Mapping[str, Tensor] | None) -> nn.Module:
+        """The module at epoch 0: fresh weights from the seed, ``pretrained`` ones over them, frozen as asked."""
+        network, (own, _) = get_network(self.network), self._split()
+        torch.manual_seed(derive_seed(self.seed, 0))
+        model = network.build(own)
+        if pretrained is not None:
+            apply_pretrained(model, pretrained, stem_init=own.stem_init)  # type: ignore[attr-defined]
+        if network.stages is not None:
+            freeze_stages(network, model, unfreeze=own.unfreeze)  # type: ignore[attr-defined]
+        return model
+
+    def _split(self) -> tuple[Hyperparameters, Recipe]:
+        own, rest = get_network(self.network).split(self.hyperparameters)
+        unknown = sorted(set(rest) - set(domains(Recipe)))
+        if unknown:
+            raise ValueError(
+                f"{self.network} has no hyperparameter {unknown[0]!r}; valid: {', '.join(domains(Recipe))}"
+            )
+        return own, Recipe(**rest)
+
+
+class Training:
+    """A training that can be consumed epoch by epoch, saved between epochs, and continued.
+
+    In a ``torch.distributed`` process group it is data-parallel: each process trains its share of every batch, and
+    all processes yield the same epochs.
+
+    Randomness in an epoch is a function of (seed, epoch, rank) alone, so the epoch's number restores it: a continued
+    training ends with the same weights, bit for bit, as one that was never interrupted (on one thread of a CPU).
+    """
+
+    def __init__(
+        self,
+        plan: TrainingPlan,
+        data: TrainingData,
+        *,
+        device: torch.device,
+        pretrained: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        self.plan = plan
+        self.history: list[Epoch] = []
+        self._device = device
+        self._recipe = plan.recipe
+        self._precision = resolve_precision(plan.precision, device)
+        self._train = DeviceImages(data.train, device)
+        self._validation = DeviceImages(data.validation, device)
+        self._normalisation = data.normalisation
+        self.model = plan.build(pretrained).to(device).to(memory_format=memory_format(self._precision))
+        self._rank, self._world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        self._batches = _batches(len(data.train), self._recipe.batch_size, smallest=2 * self._world_size)
+        self._optimizer = build_optimizer(self._recipe, self.model.parameters())
+        self._schedule = build_schedule(self._recipe, self._optimizer, num_steps=len(self._batches) * plan.num_epochs)
+        self._forward: nn.Module = DistributedDataParallel(self.model) if self._world_size > 1 else self.model
+
+    def epochs(self) -> Iterator[Epoch]:
+        """Trains on from where it stands to ``plan.num_epochs``, yielding each epoch when it is done.
+
+        Raises:
+            DivergedError: a loss is not finite.
+        """
+        for number in range(len(self.history) + 1, self.plan.num_epochs + 1):
+            start_s = time.perf_counter()
+            lr = float(self._optimizer.param_groups[0]["lr"])
+            train_loss, train_accuracy = self._train_one_epoch(number)
+            val_loss, val_accuracy = self._validate()
+            if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
+                raise DivergedError(
+                    f"epoch {number}: train_loss {train_loss}, val_loss {val_loss} with lr {self._recipe.lr:g}"
+                )
+            epoch = Epoch(
+                epoch=number,
+                train_loss=train_loss,
+                train_accuracy=train_accuracy,
+                val_loss=val_loss,
+                val_accuracy=val_accuracy,
+                lr=lr,
+                epoch_s=time.perf_counter() - start_s,
+            )
+            self.history.append(epoch)
+            yield epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to continue; tensors, numbers and text only, so ``weights_only=True`` loads it."""
+        return {
+            "seed": self.plan.seed,
+            "history": [dataclasses.asdict(epoch) for epoch in self.history],
+            "model": self.model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": self._schedule.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues where ``state`` was saved.
+
+        Raises:
+            ValueError: ``state`` comes from a training with another seed.
+        """
+        if state["seed"] != self.plan.seed:
+            raise ValueError(f"the checkpoint was made with seed {state['seed']}, this training has {self.plan.seed}")
+        self.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._schedule.load_state_dict(state["schedule"])
+        self.history = [Epoch(**epoch) for epoch in state["history"]]
+
+    def _train_one_epoch(self, number: int) -> tuple[float, float]:
+        order = np.random.default_rng(derive_seed(self.plan.seed, number)).permutation(len(self._train))
+        torch.manual_seed(derive_seed(self.plan.seed, number, self._rank))
+        train_mode(self._forward)
+        totals = torch.zeros(3, dtype=torch.float64, device=self._device)  # loss, correct, images
+        for batch in self._batches:
+            # Equal shares, as the mean over processes takes them to be; up to world_size - 1 images sit an epoch out.
+            share = order[batch][self._rank :: self._world_size][: (batch.stop - batch.start) // self._world_size]
+            images, labels = self._train.take(share)
+            images = normalise(augment(images, self._recipe), self._normalisation)
+            with autocast(self._precision, self._device):
+                scores = self._forward(images.to(memory_format=memory_format(self._precision)))
+                loss = functional.cross_entropy(scores, labels, label_smoothing=self._recipe.label_smoothing)
+            self._optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self._optimizer.step()
+            self._schedule.step()
+            correct = (scores.detach().argmax(1) == labels).sum()
+            totals += torch.stack([loss.detach() * len(labels), correct, torch.ones_like(labels).sum()])
+        return self._means(totals)
+
+    def _validate(self) -> tuple[float, float]:
+        share = np.arange(self._rank, len(self._validation), self._world_size)
+        images, labels = self._validation.take(share)
+        scores = predict_scores(self.model, images, normalisation=self._normalisation, precision=self._precision)
+        loss = functional.cross_entropy(scores, labels, reduction="sum")
+        return self._means(
+            torch.stack([loss, (scores.argmax(1) == labels).sum(), torch.ones_like(labels).sum()]).double()
+        )
+
+    def _means(self, totals: Tensor) -> tuple[float, float]:
+        """Mean loss and accuracy over all processes from this one's (loss sum, correct, images)."""
+        if self._world_size > 1:
+            dist.all_reduce(totals)
+        loss, correct, images = totals.tolist()
+        return loss / images, correct / images
+
+
+def _batches(count: int, batch_size: int, *, smallest: int) -> list[slice]:
+    """Consecutive slices of ``batch_size``; the rest is a batch too, unless it is too small for BatchNorm."""
+    slices = [slice(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
+    return [batch for batch in slices if batch.stop - batch.start >= smallest]

@@ -1,0 +1,145 @@
+"""A search's configuration: read from a file or preset, checked as a whole, frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
+
+from search.errors import ConfigError
+from search.space import Space, dump_space, parse_space
+from search.yaml_file import parse_yaml, read_yaml
+
+PRESETS = ("quickstart", "paper", "full")
+
+
+def _space(raw: Any) -> Space:
+    if isinstance(raw, Space):
+        return raw
+    if not isinstance(raw, Mapping):
+        raise ConfigError(f"space must map hyperparameters to what they may be, but got {raw!r}")
+    return parse_space(raw)
+
+
+class SearchConfig(BaseModel):
+    """Everything that decides a search; unknown keys are refused.
+
+    ``train_size``, ``test_size``: the first so many images of each part, all if left out. ``validation_fraction``: the
+    share of the training images held out to choose by. ``max_trials``: how many trials the study shall hold;
+    ``max_epochs``: epochs of a trial that is not pruned. ``time_budget_s``: seconds after which no more is trained.
+    ``min_epochs`` and ``reduction_factor``: first rung and spacing of ``halving`` and ``hyperband``; ``min_epochs``
+    also of ``median``. ``cpus_per_trial`` (shared evenly by its workers; one per worker if left out) and
+    ``gpus_per_trial`` (fractions allowed) make up a slot; ``max_concurrent_trials``: as many as fit if left out.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
+
+    space: Annotated[Space, BeforeValidator(_space), PlainSerializer(dump_space)]
+    dataset: Literal["auto", "fashion-mnist", "synthetic"] = "fashion-mnist"
+    train_size: int | None = Field(default=None, ge=100, le=60_000, strict=True)
+    test_size: int | None = Field(default=None, ge=10, le=10_000, strict=True)
+    validation_fraction: float = Field(default=0.1, gt=0, lt=1)
+    metric: Literal["val_accuracy", "val_loss"] = "val_accuracy"
+    max_trials: int = Field(default=20, ge=1, le=1_000_000, strict=True)
+    max_epochs: int = Field(default=10, ge=1, le=10_000, strict=True)
+    time_budget_s: float | None = Field(default=None, gt=0)
+    sampler: Literal["tpe", "random"] = "tpe"
+    pruner: Literal["halving", "hyperband", "median", "none"] = "halving"
+    min_epochs: int = Field(default=1, ge=1, strict=True)
+    reduction_factor: int = Field(default=3, ge=2, strict=True)
+    workers_per_trial: int = Field(default=1, ge=1, strict=True)
+    cpus_per_trial: float | None = Field(default=None, gt=0)
+    gpus_per_trial: float = Field(default=0.0, ge=0)
+    max_concurrent_trials: int | None = Field(default=None, ge=1, strict=True)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    seed: int = Field(default=0, ge=0, le=2**32 - 1, strict=True)
+
+    @model_validator(mode="after")
+    def _check_together(self) -> SearchConfig:
+        if self.min_epochs > self.max_epochs:
+            raise ValueError(f"min_epochs <= max_epochs must hold, but got {self.min_epochs} > {self.max_epochs}")
+        if self.gpus_per_trial > 1 and self.gpus_per_trial != int(self.gpus_per_trial):
+            raise ValueError(f"gpus_per_trial above 1 must be whole, but got {self.gpus_per_trial:g}")
+        return self
+
+    @property
+    def cpus(self) -> float:
+        """CPUs of a trial, over all its workers."""
+        return self.cpus_per_trial if self.cpus_per_trial is not None else float(self.workers_per_trial)
+
+    def to_yaml(self) -> str:
+        """The text that ``parse_config`` reads as this configuration."""
+        return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)
+
+
+def parse_config(raw: Any, *, where: str) -> SearchConfig:
+    """A checked configuration from the mapping of a YAML file; ``where`` names it in messages.
+
+    Raises:
+        ConfigError: says every key that is wrong, its value and what would be valid.
+    """
+    if not isinstance(raw, Mapping):
+        raise ConfigError(f"{where} must map keys to values, but holds {type(raw).__name__}: {str(raw)[:80]!r}")
+    try:
+        return SearchConfig.model_validate(dict(raw))
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{where}: {_explain(problem)}" for problem in error.errors())) from error
+
+
+def load_config(
+    path: Path | None = None, *, preset: str | None = None, overrides: Sequence[str] = ()
+) -> tuple[SearchConfig, str]:
+    """The configuration of a file, or of a preset (``quickstart`` if neither is named), with ``key=value`` overrides.
+
+    Returns the configuration and the name that an experiment of it has if nobody names it.
+
+    Raises:
+        ConfigError: both a file and a preset, no such preset, or whatever is wrong in the file or the overrides.
+    """
+    if path is not None and preset is not None:
+        raise ConfigError(f"give a config file ({path}) or a preset ({preset}), not both")
+    if path is not None:
+        raw, where, name = read_yaml(path), str(path), path.stem
+    else:
+        name = preset or "quickstart"
+        raw, where = parse_yaml(_preset_text(name), where=f"preset {name}"), f"preset {name}"
+    for override in overrides:
+        _apply_override(raw, override)
+    return parse_config(raw, where=where), name
+
+
+def _preset_text(name: str) -> str:
+    if name not in PRESETS:
+        raise ConfigError(f"there is no preset {name!r}; valid: {', '.join(PRESETS)}")
+    return resources.files("search").joinpath("presets", f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def _apply_override(raw: Any, override: str) -> None:
+    """Sets one ``key=value`` or ``space.key=value`` in place; the value is read as YAML."""
+    key, separator, text = override.partition("=")
+    path = key.strip().split(".")
+    if not separator or not all(path) or not isinstance(raw, dict):
+        raise ConfigError(f"--set {override!r}: valid is key=value, for example --set max_trials=50")
+    for part in path[:-1]:
+        raw = raw.setdefault(part, {})
+        if not isinstance(raw, dict):
+            raise ConfigError(f"--set {override!r}: {part} holds no keys of its own")
+    raw[path[-1]] = parse_yaml(text, where=f"--set {key}")
+
+
+def _explain(problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key {key!r}; valid: {', '.join(SearchConfig.model_fields)}"
+    if problem["type"] == "missing":
+        return f"{key} is missing"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if key == "space":  # its messages name key, value and what would be valid themselves
+        return message
+    return f"{key}: {message}, but got {problem['input']!r}" if key else message

@@ -1,0 +1,55 @@
+"""Results as tables on a terminal."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pandas as pd
+from rich.table import Table
+
+from search.results import format_value
+
+_OWN_COLUMNS = ("trial", "state", "value", "best_epoch", "epochs", "duration_s", "reason", "message")
+
+
+def trials_table(trials: pd.DataFrame, *, title: str, metric: str) -> Table:
+    """The trials as they stand in the data frame, all parameters of one in one column."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
+    for name in ("trial", "state", metric, "epoch", "seconds"):
+        table.add_column(name, justify="left" if name == "state" else "right")
+    table.add_column("parameters", overflow="fold")
+    for row in plain_rows(trials):
+        parameters = {k: v for k, v in row.items() if k not in _OWN_COLUMNS and v is not None}
+        text = " ".join(f"{name}={format_value(value)}" for name, value in parameters.items())
+        table.add_row(
+            str(row["trial"]),
+            row["state"],
+            "" if row["value"] is None else f"{row['value']:.4f}",
+            "" if row["best_epoch"] is None else f"{row['best_epoch']:.0f}/{row['epochs']}",
+            "" if row["duration_s"] is None else f"{row['duration_s']:.1f}",
+            text if row["reason"] is None else f"{row['reason']}: {row['message']} ({text})",
+            style="red" if row["state"] == "failed" else "dim" if row["state"] != "complete" else "",
+        )
+    return table
+
+
+def plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows of plain values, ``None`` for what is missing, as JSON has them."""
+    rows: list[dict[str, Any]] = json.loads(table.to_json(orient="records", double_precision=15))
+    return rows
+
+
+def per_class_table(per_class: pd.DataFrame, *, title: str) -> Table:
+    """Precision, recall and F1 per class and averaged."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
+    table.add_column("class")
+    for name in ("precision", "recall", "f1", "support"):
+        table.add_column(name, justify="right")
+    num_averages = 2
+    for position, row in enumerate(per_class.to_dict("records")):
+        if position == len(per_class) - num_averages:
+            table.add_section()
+        values = [f"{row[name]:.3f}" for name in ("precision", "recall", "f1")]
+        table.add_row(row["class"], *values, str(row["support"]))
+    return table

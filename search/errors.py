@@ -1,0 +1,13 @@
+"""What a person can get wrong with a search."""
+
+from __future__ import annotations
+
+from fmnist_models.errors import UserError
+
+
+class ConfigError(UserError, ValueError):
+    """A search's configuration is wrong."""
+
+
+class ExperimentError(UserError):
+    """An experiment is not where it should be, or not in a state for what was asked."""

@@ -1,0 +1,144 @@
+"""The end of a search: one trial's best epoch meets the test set, and everything about it is saved."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from optuna.trial import FrozenTrial
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from fmnist_models.data import CLASS_NAMES, Normalisation, load_images
+from fmnist_models.figures import save_confusion_matrix
+from fmnist_models.files import write_aside
+from fmnist_models.metrics import Scores, score
+from fmnist_models.networks import build_network
+from fmnist_models.prediction import DeviceImages, predict_scores
+from fmnist_models.saved_model import ModelConfig
+from search.config import SearchConfig
+from search.errors import ExperimentError
+from search.experiment import Experiment
+from search.record import best_epoch, best_trial, best_value, read_study
+from search.space import MODEL
+
+RULE = "best epoch on validation images among complete trials; the test set had no part in the choice"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What the test set said about one trial."""
+
+    experiment: str
+    dataset: str
+    trial: int
+    epoch: int
+    metric: str
+    value: float
+    rule: str
+    hyperparameters: dict[str, Any]
+    scores: Scores
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self)
+
+    def per_class(self) -> pd.DataFrame:
+        """Precision, recall, F1 and support, one row a class and the two averages below."""
+        rows = [*self.scores.classes, self.scores.macro, self.scores.weighted]
+        return pd.DataFrame([dataclasses.asdict(row) for row in rows]).rename(columns={"name": "class"})
+
+
+def choose_trial(experiment: Experiment, config: SearchConfig, number: int | None) -> FrozenTrial:
+    """The trial of that number, or the best one if ``number`` is ``None``.
+
+    Raises:
+        ExperimentError: there is no such trial, or none that can be evaluated.
+    """
+    trials = read_study(experiment.journal).get_trials(deepcopy=False)
+    if number is None:
+        best = best_trial(trials, config.metric)
+        if best is None:
+            raise ExperimentError(
+                f"{experiment.name} has no complete trial yet; `fmnist trials {experiment.name}` shows what it has"
+            )
+        return best
+    if not 0 <= number < len(trials):
+        raise ExperimentError(f"{experiment.name} has no trial {number}; valid: 0 to {len(trials) - 1}")
+    return trials[number]
+
+
+def evaluate_trial(
+    experiment: Experiment, config: SearchConfig, trial: FrozenTrial, *, data_root: Path, normalisation: Normalisation
+) -> Evaluation:
+    """Tests the trial's best epoch on the test images, in fp32.
+
+    Raises:
+        ExperimentError: the trial's checkpoint is gone or unreadable.
+        DataError: the test images are damaged or missing.
+    """
+    epoch, value = best_epoch(trial, config.metric), best_value(trial, config.metric)
+    weights = experiment.trial(trial.number).best
+    if epoch is None or value is None or not weights.is_file():
+        raise ExperimentError(
+            f"trial {trial.number} of {experiment.name} has no checkpoint; after a search only the best one has"
+        )
+    hyperparameters = config.space.suggest(trial)
+    model = build_network(hyperparameters[MODEL], {k: v for k, v in hyperparameters.items() if k != MODEL})
+    try:
+        model.load_state_dict(load_file(weights))
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise ExperimentError(f"{weights} is not a checkpoint of trial {trial.number}: {error}") from error
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    test = load_images(config.dataset, "test", root=data_root, size=config.test_size)
+    images = DeviceImages(test, device).images
+    predicted = predict_scores(model.to(device), images, normalisation=normalisation).argmax(1).cpu().numpy()
+    return Evaluation(
+        experiment=experiment.name,
+        dataset=config.dataset,
+        trial=trial.number,
+        epoch=epoch,
+        metric=config.metric,
+        value=value,
+        rule=RULE,
+        hyperparameters=hyperparameters,
+        scores=score(test.labels, predicted, class_names=CLASS_NAMES),
+    )
+
+
+def save_evaluation(evaluation: Evaluation, folder: Path) -> None:
+    """Writes ``evaluation.json``, ``per_class.csv``, ``confusion_matrix.csv`` and ``.png``."""
+    scores = evaluation.scores
+    write_aside(folder / "evaluation.json", json.dumps(evaluation.to_dict(), indent=2) + "\n")
+    write_aside(folder / "per_class.csv", evaluation.per_class().to_csv(index=False))
+    confusion = pd.DataFrame(
+        scores.confusion, index=pd.Index(CLASS_NAMES, name="true \\ predicted"), columns=CLASS_NAMES
+    )
+    write_aside(folder / "confusion_matrix.csv", confusion.to_csv())
+    title = (
+        f"{evaluation.experiment}, trial {evaluation.trial} ({evaluation.hyperparameters[MODEL]}): "
+        f"{scores.accuracy:.1%} of {scores.num_images:,} {evaluation.dataset} test images"
+    )
+    save_confusion_matrix(scores.confusion, class_names=CLASS_NAMES, title=title, path=folder / "confusion_matrix.png")
+
+
+def save_best_model(
+    experiment: Experiment, config: SearchConfig, evaluation: Evaluation, *, normalisation: Normalisation
+) -> None:
+    """Writes the evaluated trial's weights and what is needed to use them to the experiment's ``best`` folder."""
+    hyperparameters = dict(evaluation.hyperparameters)
+    model_config = ModelConfig(
+        network=hyperparameters.pop(MODEL),
+        hyperparameters=hyperparameters,
+        normalisation=normalisation,
+        class_names=CLASS_NAMES,
+        dataset=config.dataset,
+    )
+    weights = experiment.trial(evaluation.trial).best
+    write_aside(experiment.best / "model.safetensors", weights.read_bytes())
+    write_aside(experiment.best / "config.json", model_config.to_json())

@@ -1,0 +1,144 @@
+"""The folder that holds a study and all it produced: the one place that knows the name of every file in it."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from search.errors import ExperimentError
+
+EXPERIMENTS_DIR_VARIABLE = "FMNIST_EXPERIMENTS_DIR"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment's folder; may not exist yet."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def versions(self) -> Path:
+        return self.path / "versions.json"
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "study.journal"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "search.log"
+
+    @property
+    def trials_table(self) -> Path:
+        return self.path / "trials.csv"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.path / "evaluation.json"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "best"
+
+    @property
+    def ray_files(self) -> Path:
+        """Ray Tune's own files while a search runs; nothing here is ever read."""
+        return self.path / ".ray"
+
+    def trial(self, number: int) -> TrialFiles:
+        return TrialFiles(self.path / "trials" / f"{number:05d}")
+
+    def exists(self) -> bool:
+        return self.journal.is_file()
+
+    def create(self) -> None:
+        """Makes the folder if it is not there.
+
+        Raises:
+            ExperimentError: it cannot be written to.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except OSError as error:
+            raise ExperimentError(
+                f"the experiment folder {self.path} is not writable ({error.strerror}); "
+                f"choose another with --experiments-dir or ${EXPERIMENTS_DIR_VARIABLE}"
+            ) from error
+
+
+@dataclass(frozen=True)
+class TrialFiles:
+    """The files of one trial; may not exist yet."""
+
+    path: Path
+
+    @property
+    def epochs(self) -> Path:
+        return self.path / "epochs.csv"
+
+    @property
+    def last(self) -> Path:
+        """Model, optimiser, schedule and history after the last finished epoch."""
+        return self.path / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        """The model's weights after its best epoch."""
+        return self.path / "best.safetensors"
+
+    @property
+    def error(self) -> Path:
+        return self.path / "error.txt"
+
+    def remove_checkpoints(self) -> None:
+        for path in (self.last, self.best):
+            path.unlink(missing_ok=True)
+
+
+def experiments_dir(explicit: Path | None = None) -> Path:
+    """Where experiments live: ``explicit``, else ``$FMNIST_EXPERIMENTS_DIR``, else ``./experiments``."""
+    return explicit or Path(os.environ.get(EXPERIMENTS_DIR_VARIABLE) or "experiments")
+
+
+def new_experiment(name: str, *, directory: Path) -> Experiment:
+    """The experiment of that name, whether it is there already or not; makes nothing.
+
+    Raises:
+        ExperimentError: the name is not one that a folder inside ``directory`` can have.
+    """
+    if not _NAME.fullmatch(name):
+        raise ExperimentError(
+            f"{name!r} cannot name an experiment; valid: up to 100 letters, digits, '.', '_' and '-', "
+            "the first a letter or digit"
+        )
+    return Experiment((directory / name).absolute())
+
+
+def find_experiment(reference: str, *, directory: Path) -> Experiment:
+    """The existing experiment that a name, a relative or a full path refers to.
+
+    Raises:
+        ExperimentError: there is none; names those there are.
+    """
+    candidates = [Path(reference).expanduser(), directory / reference]
+    for candidate in candidates:
+        experiment = Experiment(candidate.absolute())
+        if experiment.exists():
+            return experiment
+    names = sorted(path.name for path in directory.glob("*") if Experiment(path).exists())
+    known = f"valid: {', '.join(names[:20])}" if names else f"there is none in {directory.absolute()} yet"
+    raise ExperimentError(f"there is no experiment {reference!r}; {known}")

@@ -1,0 +1,135 @@
+"""Telling a person how a search goes: a calm live view in a terminal, one line per finished trial elsewhere."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Protocol
+
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from fmnist_models.epoch import Epoch, is_better
+from search.config import SearchConfig
+from search.record import MESSAGE, REASON, STATE_NAMES, best_epoch, best_value
+from search.results import compact_parameters, format_value
+from search.space import MODEL
+from search.study import Assignment
+
+
+class Progress(Protocol):
+    """Is told what happens in a search."""
+
+    def trial_started(self, assignment: Assignment) -> None: ...
+
+    def epoch_ended(self, number: int, epoch: Epoch) -> None: ...
+
+    def trial_ended(self, trial: FrozenTrial) -> None: ...
+
+
+class SearchProgress(AbstractContextManager["SearchProgress"]):
+    """Counts and shows: live if ``console`` is a terminal, else line by line. ``before`` are the trials that the
+    study held at the start."""
+
+    def __init__(self, console: Console, config: SearchConfig, before: list[FrozenTrial]) -> None:
+        self._console = console
+        self._config = config
+        self._counts = dict.fromkeys((TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL), 0)
+        self._best: tuple[float, int, str] | None = None
+        self._running: dict[int, tuple[str, list[Epoch]]] = {}
+        self._start_s = time.monotonic()
+        for trial in before:
+            if trial.state in self._counts:
+                self._count(trial)
+        self._num_before = sum(self._counts.values())
+        self._live = (
+            Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
+            if console.is_terminal
+            else None
+        )
+
+    def __enter__(self) -> SearchProgress:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def trial_started(self, assignment: Assignment) -> None:
+        self._running[assignment.number] = (_describe(assignment), [])
+
+    def epoch_ended(self, number: int, epoch: Epoch) -> None:
+        self._running[number][1].append(epoch)
+
+    def trial_ended(self, trial: FrozenTrial) -> None:
+        self._running.pop(trial.number, None)
+        self._count(trial)
+        self._console.print(self._line(trial), highlight=False, soft_wrap=True)
+
+    def _count(self, trial: FrozenTrial) -> None:
+        self._counts[trial.state] += 1
+        value = best_value(trial, self._config.metric)
+        best = self._best[0] if self._best else None
+        complete = trial.state == TrialState.COMPLETE
+        if complete and value is not None and is_better(value, best, metric=self._config.metric):
+            self._best = (value, trial.number, str(trial.params.get(MODEL, "")))
+
+    def _line(self, trial: FrozenTrial) -> Text:
+        epoch, value = best_epoch(trial, self._config.metric), best_value(trial, self._config.metric)
+        line = Text(f"trial {trial.number:>3}  {STATE_NAMES[trial.state]:<8}  ")
+        if trial.state == TrialState.FAIL:
+            return line.append(f"{trial.user_attrs[REASON]}: {trial.user_attrs[MESSAGE]}", style="red")
+        is_best = self._best is not None and self._best[1] == trial.number
+        line.append(
+            f"{self._config.metric} {value:.4f} (epoch {epoch} of {len(trial.intermediate_values)})",
+            style="bold green" if is_best else "dim" if trial.state == TrialState.PRUNED else "",
+        )
+        parameters = compact_parameters(trial.params)
+        return line.append("  " + ", ".join(f"{k}={format_value(v)}" for k, v in parameters.items()), style="dim")
+
+    def _render(self) -> RenderableType:
+        done = sum(self._counts.values())
+        elapsed_s = time.monotonic() - self._start_s
+        summary = Text.assemble(
+            (f"{done}/{self._config.max_trials} trials", "bold"),
+            f"  {self._counts[TrialState.COMPLETE]} complete, {self._counts[TrialState.PRUNED]} pruned, "
+            f"{self._counts[TrialState.FAIL]} failed   ",
+            f"{_clock(elapsed_s)} elapsed{self._estimate(done, elapsed_s)}",
+        )
+        if self._best:
+            value, number, model = self._best
+            summary.append(f"\nbest so far: {self._config.metric} {value:.4f} (trial {number} {model})", style="green")
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for name in ("trial", "model", "epoch", "train_loss", "val_loss", "val_accuracy"):
+            table.add_column(name, justify="left" if name == "model" else "right")
+        for number, (model, epochs) in sorted(self._running.items()):
+            last = epochs[-1] if epochs else None
+            values = [f"{v:.4f}" for v in (last.train_loss, last.val_loss, last.val_accuracy)] if last else ["…"] * 3
+            table.add_row(str(number), model, f"{len(epochs)}/{self._config.max_epochs}", *values)
+        return Group(summary, table)
+
+    def _estimate(self, done: int, elapsed_s: float) -> str:
+        here = done - self._num_before
+        if here < 1:
+            return ""
+        left_s = elapsed_s / here * (self._config.max_trials - done)
+        if self._config.time_budget_s is not None:
+            left_s = min(left_s, max(0.0, self._config.time_budget_s - elapsed_s))
+        return f", about {_clock(left_s)} left"
+
+
+def _describe(assignment: Assignment) -> str:
+    return str(assignment.hyperparameters[MODEL])
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"

@@ -1,0 +1,90 @@
+"""Reading what a search produced: files only, no cluster, neither Ray nor torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+from optuna.trial import FrozenTrial
+
+from fmnist_models.epoch import DIRECTIONS
+from search.errors import ExperimentError
+from search.experiment import Experiment
+from search.record import MESSAGE, REASON, STATE_NAMES, best_epoch, best_value, read_study
+from search.yaml_file import read_yaml
+
+_UNFREEZE = "unfreeze"
+
+
+def read_settings(experiment: Experiment) -> dict[str, Any]:
+    """The resolved configuration as plain values.
+
+    Raises:
+        ConfigError: the file is missing or not YAML.
+        ExperimentError: it does not hold a configuration.
+    """
+    settings = read_yaml(experiment.config)
+    if not isinstance(settings, dict) or settings.get("metric") not in DIRECTIONS:
+        raise ExperimentError(f"{experiment.config} is not a search's configuration")
+    return settings
+
+
+def read_trials(experiment: Experiment) -> pd.DataFrame:
+    """One row a trial, best first, running and failed ones last.
+
+    Columns: ``trial``, ``state``, ``value`` (of the best epoch, in the search's metric), ``best_epoch``, ``epochs``,
+    ``duration_s``, one column a parameter (``unfreeze`` lists the unfrozen stages), ``reason`` and ``message`` of a
+    failure.
+    """
+    metric = read_settings(experiment)["metric"]
+    trials = read_study(experiment.journal).get_trials(deepcopy=False)
+    rows = [_row(trial, metric) for trial in trials]
+    names = list(dict.fromkeys(name for row in rows for name in row if name not in _COLUMNS))
+    table = pd.DataFrame(rows, columns=[*_COLUMNS[:6], *names, *_COLUMNS[6:]])
+    order = {state: rank for rank, state in enumerate(("complete", "pruned", "running", "waiting", "failed"))}
+    ascending = DIRECTIONS[metric] == "minimize"
+    return (
+        table.assign(_order=table["state"].map(order))
+        .sort_values(["_order", "value", "trial"], ascending=[True, ascending, True])
+        .drop(columns="_order")
+        .reset_index(drop=True)
+    )
+
+
+def compact_parameters(params: Mapping[str, Any]) -> dict[str, Any]:
+    """A trial's parameters with the drawn stages as one: ``unfreeze: layer4+fc`` for ``unfreeze.layer4: True``."""
+    compact: dict[str, Any] = {}
+    stages: list[str] = []
+    for name, value in params.items():
+        subset, dot, item = name.partition(".")
+        if dot and subset == _UNFREEZE:
+            compact.setdefault(_UNFREEZE, "")
+            stages += [item] if value else []
+        else:
+            compact[name] = value
+    if _UNFREEZE in compact:
+        compact[_UNFREEZE] = "+".join([*stages, "fc"])
+    return compact
+
+
+def format_value(value: object) -> str:
+    """A parameter's value as a person reads it."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+_COLUMNS = ("trial", "state", "value", "best_epoch", "epochs", "duration_s", "reason", "message")
+
+
+def _row(trial: FrozenTrial, metric: str) -> dict[str, Any]:
+    return {
+        "trial": trial.number,
+        "state": STATE_NAMES[trial.state],
+        "value": best_value(trial, metric),
+        "best_epoch": best_epoch(trial, metric),
+        "epochs": len(trial.intermediate_values),
+        "duration_s": trial.duration.total_seconds() if trial.duration else None,
+        **compact_parameters(trial.params),
+        "reason": trial.user_attrs.get(REASON),
+        "message": trial.user_attrs.get(MESSAGE),
+    }

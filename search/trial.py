@@ -1,0 +1,177 @@
+"""One trial, as Ray Tune starts it: Ray Train runs a training and every epoch is saved, then reported."""
+
+from __future__ import annotations
+
+import dataclasses
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import ray
+import torch
+from ray import train, tune
+from ray.train import RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer, get_device
+from ray.tune.integration.ray_train import TuneReportCallback
+from torch import nn
+
+from fmnist_models.checkpoint import load_checkpoint, save_checkpoint, save_weights
+from fmnist_models.data import TrainingData
+from fmnist_models.epoch import Epoch, is_better
+from fmnist_models.errors import CheckpointError
+from fmnist_models.files import write_aside
+from fmnist_models.seeds import derive_seed
+from fmnist_models.training import DivergedError, Training, TrainingPlan
+from search.epochs_file import format_epochs
+from search.experiment import Experiment, TrialFiles
+from search.record import Failure, Reason
+from search.slots import Slot
+from search.space import MODEL
+from search.study import Assignment
+
+_REASON = "failure_reason"
+_MESSAGE = "failure_message"
+
+
+class Trainable(Protocol):
+    """What a trial runs; ``fmnist_models.training.Training`` is the real one."""
+
+    model: nn.Module
+    history: list[Epoch]
+
+    def epochs(self) -> Iterator[Epoch]: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """What all trials of a search have in common; images and pretrained weights lie in Ray's object store."""
+
+    experiment: Experiment
+    data: ray.ObjectRef[TrainingData]
+    pretrained: Mapping[str, ray.ObjectRef[Any]]
+    slot: Slot
+    num_epochs: int
+    metric: str
+    seed: int
+    precision: str
+    make_training: Callable[..., Trainable] = Training
+
+
+def run_trial(config: dict[str, Any], shared: Shared) -> None:
+    """The Tune trainable: one worker trains in this process, several in a Ray Train worker group."""
+    assignment = Assignment(**config)
+    try:
+        _trainer(assignment, shared).fit()
+    except Exception as error:  # whatever went wrong in a worker is this trial's result, not the search's end
+        _report_failure(assignment, shared, error)
+
+
+def parse_epoch(result: Mapping[str, Any]) -> Epoch:
+    """The epoch that a Tune result carries."""
+    return Epoch(**{field.name: result[field.name] for field in dataclasses.fields(Epoch)})
+
+
+def parse_failure(result: Mapping[str, Any]) -> Failure | None:
+    """The failure that a Tune result carries, if it does."""
+    return Failure(Reason(result[_REASON]), result[_MESSAGE]) if _REASON in result else None
+
+
+def _trainer(assignment: Assignment, shared: Shared) -> TorchTrainer:
+    slot = shared.slot
+    if slot.num_workers == 1:
+        # Ray Train's local mode: the loop runs in this process, which Tune keeps warm from trial to trial.
+        scaling, run = ScalingConfig(num_workers=0, use_gpu=slot.gpus > 0), RunConfig()
+    else:
+        scaling = ScalingConfig(
+            num_workers=slot.num_workers, use_gpu=slot.gpus > 0, resources_per_worker=slot.worker_resources
+        )
+        run = RunConfig(
+            name=f"trial-{assignment.number}",
+            storage_path=str(shared.experiment.ray_files),
+            callbacks=[TuneReportCallback()],  # type: ignore[no-untyped-call, list-item]
+        )
+    return TorchTrainer(
+        _train_loop,
+        train_loop_config={"assignment": assignment, "shared": shared},
+        scaling_config=scaling,
+        run_config=run,
+    )
+
+
+def _train_loop(config: dict[str, Any]) -> None:
+    """What each worker does: train on from the last checkpoint; the first worker saves what all of them report."""
+    assignment: Assignment = config["assignment"]
+    shared: Shared = config["shared"]
+    torch.set_num_threads(shared.slot.threads_per_worker)
+    alone = shared.slot.num_workers == 1
+    files = shared.experiment.trial(assignment.number)
+    training = _make_training(assignment, shared)
+    is_first = alone or train.get_context().get_world_rank() == 0
+    report: Callable[[dict[str, Any]], None] = tune.report if alone else train.report
+    for epoch in _resume(training, files):
+        report(dataclasses.asdict(epoch))
+    try:
+        for epoch in training.epochs():
+            if is_first:
+                _save(training, files, metric=shared.metric)
+            report(dataclasses.asdict(epoch))
+    except DivergedError as error:
+        report(_failure_message(Failure(Reason.DIVERGED, str(error))))
+
+
+def _make_training(assignment: Assignment, shared: Shared) -> Trainable:
+    hyperparameters = dict(assignment.hyperparameters)
+    plan = TrainingPlan(
+        network=hyperparameters.pop(MODEL),
+        hyperparameters=hyperparameters,
+        num_epochs=shared.num_epochs,
+        seed=derive_seed(shared.seed, assignment.number),
+        precision=shared.precision,
+    )
+    pretrained = shared.pretrained.get(hyperparameters.get("weights", "none"))
+    return shared.make_training(
+        plan,
+        ray.get(shared.data),
+        device=get_device(),
+        pretrained=None if pretrained is None else ray.get(pretrained),
+    )
+
+
+def _resume(training: Trainable, files: TrialFiles) -> list[Epoch]:
+    """Continues from the trial's last checkpoint, if there is one, and gives the epochs that it holds."""
+    if files.last.exists():
+        try:
+            training.load_state_dict(load_checkpoint(files.last))
+        except CheckpointError:
+            files.remove_checkpoints()
+    return list(training.history)
+
+
+def _save(training: Trainable, files: TrialFiles, *, metric: str) -> None:
+    """Saves the trial as it is after its newest epoch, before anyone is told of it."""
+    *before, newest = training.history
+    values = [epoch.metric(metric) for epoch in before]
+    best_before = None
+    for value in values:
+        best_before = value if is_better(value, best_before, metric=metric) else best_before
+    if is_better(newest.metric(metric), best_before, metric=metric):
+        save_weights(files.best, training.model.state_dict())
+    save_checkpoint(files.last, training.state_dict())
+    write_aside(files.epochs, format_epochs(training.history))
+
+
+def _report_failure(assignment: Assignment, shared: Shared, error: Exception) -> None:
+    text = "".join(traceback.format_exception(error))
+    write_aside(shared.experiment.trial(assignment.number).error, text)
+    last_line = text.strip().splitlines()[-1]
+    reason = Reason.MEMORY if isinstance(error, (MemoryError, torch.OutOfMemoryError)) else Reason.CODE
+    tune.report(_failure_message(Failure(reason, last_line[:500])))
+
+
+def _failure_message(failure: Failure) -> dict[str, str]:
+    return {_REASON: failure.reason.value, _MESSAGE: failure.message}
