@@ -169,9 +169,7 @@ def data_prepare(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     if as_json:
         _print_json({"dataset": "fashion-mnist", "root": str(root.absolute()), **sizes})
     else:
-        typer.echo(
-            f"Fashion-MNIST is complete in {root}: {sizes['train']:,} training, {sizes['test']:,} test images"
-        )
+        typer.echo(f"Fashion-MNIST is complete in {root}: {sizes['train']:,} training, {sizes['test']:,} test images")
 
 
 def main() -> None:
@@ -284,3 +282,7 @@ def _print_evaluation(evaluation: Evaluation, folder: Path, console: Console) ->
 
 def _print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+if __name__ == "__main__":
+    main()

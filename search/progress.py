@@ -31,6 +31,16 @@ class Progress(Protocol):
     def trial_ended(self, trial: FrozenTrial) -> None: ...
 
 
+class SilentProgress:
+    """Tells nobody."""
+
+    def trial_started(self, assignment: Assignment) -> None: ...
+
+    def epoch_ended(self, number: int, epoch: Epoch) -> None: ...
+
+    def trial_ended(self, trial: FrozenTrial) -> None: ...
+
+
 class SearchProgress(AbstractContextManager["SearchProgress"]):
     """Counts and shows: live if ``console`` is a terminal, else line by line. ``before`` are the trials that the
     study held at the start."""

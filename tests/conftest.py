@@ -1,0 +1,32 @@
+"""What several test files share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fmnist_models.data import TrainingData, data_root, is_fashion_mnist_on_disk, load_images, split_training
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Bit-identical results need one thread, and the machine has few."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def fashion_mnist_root() -> Path:
+    """The folder that holds the real images."""
+    root = data_root()
+    if not is_fashion_mnist_on_disk(root):
+        pytest.skip("Fashion-MNIST is not on disk: run `fmnist data prepare`, or set FMNIST_DATA_DIR")
+    return root
+
+
+@pytest.fixture(scope="session")
+def synthetic_data() -> TrainingData:
+    """600 training and 200 validation garments drawn in code."""
+    images = load_images("synthetic", "train", root=Path("unused"), size=800)
+    return split_training(images, validation_fraction=0.25, seed=0)
