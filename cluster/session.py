@@ -27,8 +27,11 @@ class Session:
 
 
 @contextlib.contextmanager
-def local_ray(*, num_cpus: int, num_gpus: int, log: Path | None = None) -> Iterator[Session]:
+def local_ray(*, num_cpus: int, num_gpus: int, dashboard: bool = False, log: Path | None = None) -> Iterator[Session]:
     """Starts Ray in this process with the given resources and ends it with the block.
+
+    ``dashboard``: also its dashboard, on loopback. A worker group needs it: what frees the workers of a trial that was
+    stopped asks it which actors live, and without an answer they stay and the next trial waits for ever.
 
     Whatever another Ray on this machine does is left alone. What Ray logs goes to the file ``log``, if given, and
     not to the screen. Within the block SIGTERM does what Ctrl-C does, as Ray would otherwise die of it.
@@ -42,7 +45,7 @@ def local_ray(*, num_cpus: int, num_gpus: int, log: Path | None = None) -> Itera
                 address="local",
                 num_cpus=num_cpus,
                 num_gpus=num_gpus,
-                include_dashboard=False,
+                include_dashboard=dashboard,
                 log_to_driver=False,
                 configure_logging=False,
                 _node_ip_address=_ADDRESS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import sys
@@ -197,7 +198,7 @@ def _run(
     experiment: Experiment, prepared: Prepared, slots: Slots, *, data_dir: Path | None, console: Console, as_json: bool
 ) -> int:
     """Runs the search and shows its result; the exit code is 0, or 128 + the signal that interrupted it."""
-    from cluster.session import local_ray
+    from cluster.session import Session, local_ray
     from fmnist_models.data import data_root
     from search.continuation import open_experiment
     from search.main_job import run_search
@@ -214,10 +215,17 @@ def _run(
     console.print(f"{experiment.name}: {_describe_run(prepared, slots)}", highlight=False)
     if before:
         console.print(f"continues with {len(before)} trials already in the study", highlight=False)
-    with (
-        local_ray(num_cpus=resources.cpus, num_gpus=resources.gpus, log=experiment.log) as session,
-        SearchProgress(console, config, before) as progress,
-    ):
+    cluster = (
+        contextlib.nullcontext(Session())
+        if study.is_finished()
+        else local_ray(
+            num_cpus=resources.cpus,
+            num_gpus=resources.gpus,
+            dashboard=slots.slot.num_workers > 1,
+            log=experiment.log,
+        )
+    )
+    with cluster as session, SearchProgress(console, config, before) as progress:
         result = run_search(experiment, prepared, slots, study=study, progress=progress, data_root=data_root(data_dir))
     if result.outcome == Outcome.INTERRUPTED:
         console.print(f"interrupted with {result.num_trials} trials saved; the same command continues the search")

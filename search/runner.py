@@ -71,7 +71,7 @@ def run_trials(
                 scheduler=StudyScheduler(study, progress),
                 num_samples=-1,
                 max_concurrent_trials=slots.count,
-                reuse_actors=True,
+                reuse_actors=slots.slot.num_workers == 1,
                 time_budget_s=config.time_budget_s,
                 trial_dirname_creator=_trial_dirname,
             ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from search.slots import Slot
 from search.space import MODEL
 from search.study import Assignment
 
+# A worker group's controller looks after its workers every 2 s by default, and a report can wait that long.
+_QUICK_CONTROLLER = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.05", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 _REASON = "failure_reason"
 _MESSAGE = "failure_message"
 
@@ -87,6 +90,9 @@ def _trainer(assignment: Assignment, shared: Shared) -> TorchTrainer:
         # Ray Train's local mode: the loop runs in this process, which Tune keeps warm from trial to trial.
         scaling, run = ScalingConfig(num_workers=0, use_gpu=slot.gpus > 0), RunConfig()
     else:
+        os.environ.update(_QUICK_CONTROLLER)
+        # What frees a pruned trial's workers looks for the cluster by this, or in the default temporary folder.
+        os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
         scaling = ScalingConfig(
             num_workers=slot.num_workers, use_gpu=slot.gpus > 0, resources_per_worker=slot.worker_resources
         )

@@ -72,6 +72,7 @@ class StudyScheduler(_NotSaved, FIFOScheduler):
         failure = parse_failure(result)
         if failure is not None:
             self._study.fail(number, failure)
+            state = TrialState.FAIL
         else:
             epoch = parse_epoch(result)
             state = self._study.report(number, epoch)
@@ -79,4 +80,5 @@ class StudyScheduler(_NotSaved, FIFOScheduler):
             if state == TrialState.RUNNING:
                 return str(TrialScheduler.CONTINUE)
         self._progress.trial_ended(self._study.trial(number))
-        return str(TrialScheduler.STOP)
+        # A trial that has nothing more to do ends by itself, which leaves its process fit for the next one.
+        return str(TrialScheduler.STOP if state == TrialState.PRUNED else TrialScheduler.CONTINUE)

@@ -1,0 +1,111 @@
+"""Which room may know which, and that importing a room does no work."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("cluster", "fmnist_models", "search")
+READERS = ("search.results", "search.record", "search.display", "search.experiment", "search.epochs_file")
+
+
+def source_files(room: str) -> list[Path]:
+    return sorted((ROOT / room).rglob("*.py"))
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported_roots(source: str) -> set[str]:
+    """Top-level names of everything imported anywhere in ``source``; relative imports stay inside their package."""
+    roots: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Import(names=names):
+                roots |= {alias.name.split(".")[0] for alias in names}
+            case ast.ImportFrom(module=str(module), level=0):
+                roots.add(module.split(".")[0])
+            case ast.Call(
+                func=ast.Name("import_module" | "__import__") | ast.Attribute(attr="import_module"),
+                args=[ast.Constant(str(module)), *_],
+            ):
+                roots.add(module.split(".")[0])
+    return roots
+
+
+def loaded_by(statements: str, folder: Path) -> set[str]:
+    """Top-level modules that ``statements`` load in a fresh interpreter whose working and home folder are empty."""
+    home, here = folder / "home", folder / "here"
+    home.mkdir()
+    here.mkdir()
+    redirected = ("MPLCONFIGDIR", "TORCH_HOME", "PYTHONPATH")
+    env = {k: v for k, v in os.environ.items() if not k.startswith("XDG_") and k not in redirected}
+    script = f"{statements}\nimport json, sys\nprint(json.dumps(sorted(name.split('.')[0] for name in sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=here,
+        env=env | {"HOME": str(home), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    made = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path not in (home, here)]
+    assert made == [], "importing made files"
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def imports(*modules: str) -> str:
+    return "\n".join(f"import {module}" for module in modules)
+
+
+def test_the_parser_of_imports_sees_through_functions_and_dotted_names() -> None:
+    source = "import a.b as c\ndef f():\n    from d.e import g\n    importlib.import_module('h.i')\nfrom . import j"
+    assert imported_roots(source) == {"a", "d", "h"}
+
+
+@pytest.mark.parametrize(
+    ("room", "forbidden"),
+    [("fmnist_models", {"ray", "optuna", "search", "cluster"}), ("cluster", {"search", "fmnist_models"})],
+)
+def test_arrows_between_rooms_run_one_way(room: str, forbidden: set[str]) -> None:
+    files = source_files(room)
+    assert files
+    found = {module_name(path): imported_roots(path.read_text()) & forbidden for path in files}
+    assert {name: roots for name, roots in found.items() if roots} == {}
+
+
+def test_search_knows_the_cluster_only_in_its_command_line() -> None:
+    files = [path for path in source_files("search") if "cluster" in imported_roots(path.read_text())]
+    assert [module_name(path) for path in files] == ["search.cli"]
+
+
+def test_no_file_is_a_drawer_for_odds_and_ends() -> None:
+    names = {path.name for room in ROOMS for path in source_files(room)}
+    assert not names & {"utils.py", "util.py", "helpers.py", "misc.py", "common.py"}
+
+
+def test_the_command_line_starts_light(tmp_path: Path) -> None:
+    loaded = loaded_by(imports("search.cli"), tmp_path)
+    assert not loaded & {"ray", "torch", "optuna", "pandas", "pydantic", "matplotlib"}
+
+
+def test_reading_results_loads_neither_ray_nor_torch(tmp_path: Path) -> None:
+    assert not loaded_by(imports(*READERS), tmp_path) & {"ray", "torch"}
+
+
+def test_fmnist_models_loads_no_ray_and_no_module_of_any_room_makes_a_file(tmp_path: Path) -> None:
+    models, others = (
+        imports(*(module_name(path) for room in rooms for path in source_files(room) if path.name != "__main__.py"))
+        for rooms in (("fmnist_models",), ("search", "cluster"))
+    )
+    check = "import sys\nassert not {'ray', 'optuna', 'search', 'cluster'} & set(sys.modules), 'fmnist_models loads'"
+    assert "ray" in loaded_by(f"{models}\n{check}\n{others}", tmp_path)
