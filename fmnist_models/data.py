@@ -85,7 +85,10 @@ def load_images(dataset: str, part: Part, *, root: Path, size: int | None = None
 
     Raises:
         DataError: files damaged or missing and not downloadable, or fewer than ``size`` images.
+        ValueError: no such data set.
     """
+    if dataset not in DATASETS:
+        raise ValueError(f"there is no data set {dataset!r}; valid: {', '.join(DATASETS)}")
     if dataset == "synthetic":
         return LabelledImages(*draw_garments(size or _SYNTHETIC_SIZES[part], seed=_SYNTHETIC_SEEDS[part]))
     prepare_fashion_mnist(root)
@@ -162,7 +165,7 @@ def _download(root: Path, *, timeout_s: float) -> None:
         thread.start()
         thread.join(timeout_s)
         if thread.is_alive() or failure:
-            reason = f"took longer than {timeout_s:g} s" if thread.is_alive() else f"failed ({failure[0]})".strip()
+            reason = f"took longer than {timeout_s:g} s" if thread.is_alive() else f"failed ({str(failure[0]).strip()})"
             raise DataError(
                 f"Fashion-MNIST is not under {root} and its download {reason}; name the folder that holds "
                 f"FashionMNIST/raw with --data-dir or ${DATA_DIR_VARIABLE}, or use `dataset: synthetic`"

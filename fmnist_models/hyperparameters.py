@@ -53,7 +53,9 @@ class StageSubset:
     stages: tuple[str, ...]
 
     def contains(self, value: object) -> bool:
-        return isinstance(value, (tuple, list)) and len(set(value)) == len(value) and set(value) <= set(self.stages)
+        if not isinstance(value, (tuple, list)) or not all(isinstance(stage, str) for stage in value):
+            return False
+        return len(set(value)) == len(value) and set(value) <= set(self.stages)
 
     def __str__(self) -> str:
         return "a list of some of " + ", ".join(self.stages)

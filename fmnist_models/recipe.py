@@ -49,7 +49,7 @@ def build_schedule(recipe: Recipe, optimizer: Optimizer, *, num_steps: int) -> L
         return CosineAnnealingLR(optimizer, T_max=num_steps)
     if recipe.schedule == "one-cycle":
         # One step more than there are: torch's own first step sets the initial rate and counts as one.
-        return OneCycleLR(optimizer, max_lr=recipe.lr, total_steps=num_steps + 1)
+        return OneCycleLR(optimizer, max_lr=recipe.lr, total_steps=num_steps + 1, cycle_momentum=False)
     return LambdaLR(optimizer, _constant)
 
 

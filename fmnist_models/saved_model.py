@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -38,10 +39,12 @@ def load_model(folder: Path) -> tuple[nn.Module, ModelConfig]:
         ValueError: they do not belong together.
     """
     raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config = ModelConfig(**{**raw, "normalisation": Normalisation(**raw["normalisation"])})
+    raw["normalisation"] = Normalisation(**raw["normalisation"])
+    raw["class_names"] = tuple(raw["class_names"])
+    config = ModelConfig(**raw)
     model = build_network(config.network, config.hyperparameters)
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"))
-    except RuntimeError as error:
+    except (RuntimeError, SafetensorError) as error:
         raise ValueError(f"{folder / 'model.safetensors'} does not hold a {config.network}: {error}") from error
     return model.eval(), config

@@ -22,7 +22,7 @@ from fmnist_models.epoch import Epoch
 from fmnist_models.freezing import freeze_stages, train_mode
 from fmnist_models.hyperparameters import Hyperparameters, domains
 from fmnist_models.networks import get_network
-from fmnist_models.precision import autocast, memory_format, resolve_precision
+from fmnist_models.precision import PRECISIONS, autocast, memory_format, resolve_precision
 from fmnist_models.prediction import DeviceImages, normalise, predict_scores
 from fmnist_models.recipe import Recipe, build_optimizer, build_schedule
 from fmnist_models.seeds import derive_seed
@@ -52,6 +52,10 @@ class TrainingPlan:
 
     def __post_init__(self) -> None:
         self._split()
+        if self.num_epochs < 1:
+            raise ValueError(f"num_epochs must be at least 1, but got {self.num_epochs}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, but got {self.precision!r}")
 
     @property
     def recipe(self) -> Recipe:
@@ -73,9 +77,8 @@ class TrainingPlan:
         own, rest = get_network(self.network).split(self.hyperparameters)
         unknown = sorted(set(rest) - set(domains(Recipe)))
         if unknown:
-            raise ValueError(
-                f"{self.network} has no hyperparameter {unknown[0]!r}; valid: {', '.join(domains(Recipe))}"
-            )
+            valid = ", ".join([*domains(type(own)), *domains(Recipe)])
+            raise ValueError(f"{self.network} has no hyperparameter {unknown[0]!r}; valid: {valid}")
         return own, Recipe(**rest)
 
 
@@ -142,7 +145,7 @@ class Training:
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to continue; tensors, numbers and text only, so ``weights_only=True`` loads it."""
         return {
-            "seed": self.plan.seed,
+            "plan": dataclasses.asdict(self.plan),
             "history": [dataclasses.asdict(epoch) for epoch in self.history],
             "model": self.model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
@@ -153,10 +156,12 @@ class Training:
         """Continues where ``state`` was saved.
 
         Raises:
-            ValueError: ``state`` comes from a training with another seed.
+            ValueError: ``state`` comes from a training with another plan.
         """
-        if state["seed"] != self.plan.seed:
-            raise ValueError(f"the checkpoint was made with seed {state['seed']}, this training has {self.plan.seed}")
+        mine, theirs = dataclasses.asdict(self.plan), state["plan"]
+        different = [f"{key} {theirs.get(key)!r}, not {mine[key]!r}" for key in mine if theirs.get(key) != mine[key]]
+        if different:
+            raise ValueError(f"the checkpoint belongs to another training: {'; '.join(different)}")
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])

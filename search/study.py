@@ -37,7 +37,7 @@ class SearchStudy:
         self.study = study
         self._config = config
         trials = study.get_trials(deepcopy=False)
-        self._num_trials = len(trials)
+        self._num_trials = sum(trial.state != TrialState.WAITING for trial in trials)
         self._interrupted = [trial for trial in trials if trial.state == TrialState.RUNNING]
         self._running: dict[int, Trial] = {}
 

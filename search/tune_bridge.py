@@ -30,22 +30,16 @@ class StudySearcher(_NotSaved, Searcher):
         super().__init__()
         self._study = study
         self._progress = progress
-        self._numbers: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]
         assignment = self._study.next_assignment()
         if assignment is None:
             return str(Searcher.FINISHED)
-        self._numbers[trial_id] = assignment.number
         self._progress.trial_started(assignment)
         return dataclasses.asdict(assignment)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Only a trial whose process died, too often, ends without the study knowing."""
-        number = self._numbers.pop(trial_id)
-        if error and self._study.is_running(number):
-            self._study.fail(number, Failure(Reason.INFRASTRUCTURE, "the trial's process died"))
-            self._progress.trial_ended(self._study.trial(number))
+        """Nothing to do: the scheduler tells the study."""
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the study is on disk."""
@@ -64,6 +58,14 @@ class StudyScheduler(_NotSaved, FIFOScheduler):
         super().__init__()  # type: ignore[no-untyped-call]
         self._study = study
         self._progress = progress
+
+    def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
+        """Only a trial whose process died ends in an error of Tune's, and only the last time is its end."""
+        number = trial.config["number"]
+        if self._study.is_running(number) and not trial.should_recover():  # type: ignore[no-untyped-call]
+            lines = str(trial.get_error() or "").strip().splitlines() or ["the trial's process died"]
+            self._study.fail(number, Failure(Reason.INFRASTRUCTURE, lines[-1][:500]))
+            self._progress.trial_ended(self._study.trial(number))
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         number = trial.config["number"]

@@ -1,0 +1,244 @@
+"""Searches on a real local Ray: what happens to a trial is what the study says."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+from scripted_training import BAD, COURSES, DIES, DIES_ONCE, DIVERGES, GOOD, OUT_OF_MEMORY, RAISES, ScriptedTraining
+
+from cluster.session import local_ray
+from fmnist_models.data import TrainingData
+from search.config import SearchConfig, parse_config
+from search.epochs_file import parse_epochs
+from search.experiment import Experiment, new_experiment
+from search.preparation import Prepared
+from search.progress import SilentProgress
+from search.runner import Outcome, remove_losers, run_trials
+from search.slots import Resources, plan_slots
+from search.study import SearchStudy
+
+CPUS = 2
+
+
+@pytest.fixture(scope="module")
+def local_cluster() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where Ray's processes find scripted_training
+        with local_ray(num_cpus=CPUS, num_gpus=0, dashboard=True):
+            yield
+
+
+def prepare(data: TrainingData, **settings: Any) -> Prepared:
+    raw = {"dataset": "synthetic", "space": {"model": "customnet"}, **settings}
+    return Prepared(parse_config(raw, where="test"), data, {}, ())
+
+
+def run(experiment: Experiment, prepared: Prepared, **options: Any) -> tuple[Outcome, SearchStudy]:
+    experiment.create()
+    study = SearchStudy.open(experiment, prepared.config)
+    slots = plan_slots(prepared.config, Resources(CPUS, 0))
+    return run_trials(experiment, prepared, slots, study=study, progress=SilentProgress(), **options), study
+
+
+@dataclass(frozen=True)
+class ScriptedSearch:
+    """A search in which each course was run once, in order, one at a time."""
+
+    experiment: Experiment
+    config: SearchConfig
+    study: SearchStudy
+    diary: list[str]
+
+    def trial(self, course: float) -> FrozenTrial:
+        return self.study.trial(COURSES.index(course))
+
+    def lines(self, course: float, containing: str) -> list[str]:
+        return [line for line in self.diary if line.startswith(f"lr={course} ") and containing in line]
+
+
+@pytest.fixture(scope="module")
+def scripted(
+    local_cluster: None, synthetic_data: TrainingData, tmp_path_factory: pytest.TempPathFactory
+) -> ScriptedSearch:
+    folder = tmp_path_factory.mktemp("scripted")
+    diary = folder / "diary"
+    prepared = prepare(
+        synthetic_data,
+        space={"model": "customnet", "lr": {"choice": list(COURSES)}},
+        max_trials=len(COURSES),
+        max_epochs=3,
+        max_concurrent_trials=1,
+        reduction_factor=2,
+    )
+    experiment = new_experiment("scripted", directory=folder)
+    experiment.create()
+    study = SearchStudy.open(experiment, prepared.config)
+    for course in COURSES:
+        study.study.enqueue_trial({"lr": course})
+    outcome, study = run(experiment, prepared, make_training=functools.partial(ScriptedTraining, diary=diary))
+    assert outcome == Outcome.FINISHED
+    return ScriptedSearch(experiment, prepared.config, study, diary.read_text().splitlines())
+
+
+def test_a_complete_trial_has_its_best_epochs_value(scripted: ScriptedSearch) -> None:
+    trial = scripted.trial(GOOD)
+    assert trial.state == TrialState.COMPLETE
+    assert trial.value == 0.9
+    assert trial.intermediate_values == {1: 0.7, 2: 0.9, 3: 0.8}
+
+
+def test_a_pruned_trial_is_pruned_and_keeps_its_values(scripted: ScriptedSearch) -> None:
+    trial = scripted.trial(BAD)
+    assert trial.state == TrialState.PRUNED
+    assert trial.intermediate_values == {1: 0.3}
+
+
+@pytest.mark.parametrize(
+    ("course", "reason", "message"),
+    [
+        (DIVERGES, "diverged", "epoch 2: train_loss nan"),
+        (RAISES, "code", "RuntimeError: a mistake in the code"),
+        (OUT_OF_MEMORY, "memory", "MemoryError: no more of it"),
+        (DIES, "infrastructure", "the trial's process died"),
+    ],
+)
+def test_a_failed_trial_says_why(scripted: ScriptedSearch, course: float, reason: str, message: str) -> None:
+    trial = scripted.trial(course)
+    assert trial.state == TrialState.FAIL
+    assert trial.value is None
+    assert trial.user_attrs == {"reason": reason, "message": message}
+
+
+def test_an_exceptions_traceback_is_in_the_trials_folder(scripted: ScriptedSearch) -> None:
+    text = scripted.experiment.trial(scripted.trial(RAISES).number).error.read_text()
+    assert "Traceback" in text
+    assert "scripted_training.py" in text
+
+
+def test_a_killed_process_costs_only_the_epoch_in_flight(scripted: ScriptedSearch) -> None:
+    assert scripted.trial(DIES_ONCE).state == TrialState.COMPLETE
+    assert scripted.trial(DIES_ONCE).value == 0.9
+    assert len(scripted.lines(DIES_ONCE, "epoch=1 ")) == 1
+    assert len(scripted.lines(DIES_ONCE, "epoch=2 ")) == 2
+    assert len(scripted.lines(DIES_ONCE, "epoch=3 ")) == 1
+
+
+def test_a_process_is_not_restarted_for_ever(scripted: ScriptedSearch) -> None:
+    assert len(scripted.lines(DIES, "dies")) == 3
+
+
+def test_trials_share_a_warm_process_that_exceptions_and_pruning_leave_alive(scripted: ScriptedSearch) -> None:
+    pids = {line.split("pid=")[1].split()[0] for course in COURSES[:5] for line in scripted.lines(course, "pid=")}
+    assert len(pids) == 1
+
+
+def test_images_are_shared_not_copied_and_threads_are_the_trials_cpus(scripted: ScriptedSearch) -> None:
+    epochs = [line for line in scripted.diary if "pid=" in line]
+    assert all("images_writeable=False" in line for line in epochs)
+    assert all("threads=1 " in line for line in epochs)
+
+
+def test_an_interrupted_or_pruned_trial_has_its_epochs_as_a_table(scripted: ScriptedSearch) -> None:
+    epochs = parse_epochs(scripted.experiment.trial(scripted.trial(BAD).number).epochs.read_text())
+    assert [epoch.val_accuracy for epoch in epochs] == [0.3]
+
+
+def test_only_the_best_trial_keeps_its_checkpoints(scripted: ScriptedSearch) -> None:
+    remove_losers(scripted.experiment, scripted.study, scripted.config.metric)
+    kept = [n for n in range(len(COURSES)) if scripted.experiment.trial(n).last.exists()]
+    assert kept == [scripted.trial(GOOD).number]
+    assert scripted.experiment.trial(scripted.trial(GOOD).number).best.exists()
+
+
+def test_nothing_of_ray_stays_in_the_experiment(scripted: ScriptedSearch) -> None:
+    assert not scripted.experiment.ray_files.exists()
+    assert not list(scripted.experiment.path.rglob("*.pkl"))
+
+
+def test_a_finished_search_trains_nothing_more(scripted: ScriptedSearch, synthetic_data: TrainingData) -> None:
+    study = SearchStudy.open(scripted.experiment, scripted.config)
+    prepared = Prepared(scripted.config, synthetic_data, {}, ())
+    slots = plan_slots(scripted.config, Resources(CPUS, 0))
+    outcome = run_trials(scripted.experiment, prepared, slots, study=study, progress=SilentProgress())
+    assert outcome == Outcome.FINISHED
+    assert len(study.study.trials) == len(COURSES)
+
+
+def test_as_many_trials_at_a_time_as_fit_and_each_trains_for_real(
+    local_cluster: None, synthetic_data: TrainingData, tmp_path: Path
+) -> None:
+    prepared = prepare(
+        synthetic_data,
+        space={
+            "model": {"choice": ["customnet", "resnet18"]},
+            "lr": {"float": [1e-4, 1e-2], "log": True},
+            "unfreeze": {"subset": ["layer4"]},
+        },
+        max_trials=4,
+        max_epochs=2,
+        pruner="none",
+    )
+    outcome, study = run(new_experiment("real", directory=tmp_path), prepared)
+    trials = study.study.trials
+    assert outcome == Outcome.FINISHED
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 4
+    first, second = sorted(trials, key=lambda trial: trial.number)[:2]
+    assert second.datetime_start < first.datetime_complete  # type: ignore[operator]
+
+
+def test_a_time_budget_leaves_running_trials_to_continue(
+    local_cluster: None, synthetic_data: TrainingData, tmp_path: Path
+) -> None:
+    settings = {"max_trials": 2, "max_epochs": 300, "pruner": "none", "max_concurrent_trials": 1}
+    experiment = new_experiment("budget", directory=tmp_path)
+    outcome, study = run(experiment, prepare(synthetic_data, time_budget_s=12, **settings))
+    assert outcome == Outcome.OUT_OF_TIME
+    assert [trial.state for trial in study.study.trials] == [TrialState.RUNNING]
+    epochs_before = len(study.trial(0).intermediate_values)
+    assert 0 < epochs_before < 300
+    again = SearchStudy.open(experiment, prepare(synthetic_data, **settings).config)
+    assignment = again.next_assignment()
+    assert assignment is not None
+    assert assignment.number == 0
+
+
+def test_two_workers_of_a_trial_train_as_one(local_cluster: None, synthetic_data: TrainingData, tmp_path: Path) -> None:
+    prepared = prepare(synthetic_data, max_trials=1, max_epochs=2, workers_per_trial=2, precision="fp32")
+    experiment = new_experiment("group", directory=tmp_path)
+    outcome, study = run(experiment, prepared)
+    assert outcome == Outcome.FINISHED
+    epochs = parse_epochs(experiment.trial(0).epochs.read_text())
+    assert [epoch.epoch for epoch in epochs] == [1, 2]
+    assert study.trial(0).intermediate_values == {epoch.epoch: epoch.val_accuracy for epoch in epochs}
+    assert epochs[1].train_loss < epochs[0].train_loss
+    # Both workers' shares were counted: accuracies are multiples of one image of the whole validation part.
+    assert (epochs[0].val_accuracy * len(synthetic_data.validation)) % 1 == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.slow
+def test_a_pruned_worker_group_frees_its_workers_for_the_next_trial(
+    local_cluster: None, synthetic_data: TrainingData, tmp_path: Path
+) -> None:
+    prepared = prepare(
+        synthetic_data,
+        space={"model": "customnet", "lr": {"choice": [1e-3, 1e-7]}},
+        max_trials=3,
+        max_epochs=2,
+        workers_per_trial=2,
+        reduction_factor=2,
+    )
+    experiment = new_experiment("pruned-group", directory=tmp_path)
+    experiment.create()
+    study = SearchStudy.open(experiment, prepared.config)
+    for lr in (1e-3, 1e-7, 1e-3):
+        study.study.enqueue_trial({"lr": lr})
+    outcome, study = run(experiment, prepared)
+    assert outcome == Outcome.FINISHED
+    assert study.trial(1).state == TrialState.PRUNED
+    assert study.trial(2).state != TrialState.RUNNING
