@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
 
 def save_confusion_matrix(
     confusion: Sequence[Sequence[int]], *, class_names: Sequence[str], title: str, path: Path
 ) -> None:
     """Draws ``confusion`` (rows: true class, columns: predicted) with each row coloured by its shares, as a PNG."""
+    from matplotlib.figure import Figure  # importing it writes a font cache
+
     counts = np.asarray(confusion)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = Figure(figsize=(8.5, 8), layout="constrained")

@@ -66,7 +66,9 @@ def search_run(
     from search.experiment import new_experiment
 
     config, default_name = load_config(config_file, preset=preset, overrides=overrides or ())
-    experiment = new_experiment(name or default_name, directory=resolve_experiments_dir(experiments_dir))
+    experiment = new_experiment(
+        default_name if name is None else name, directory=resolve_experiments_dir(experiments_dir)
+    )
     console = Console(stderr=as_json)
     prepared, slots = _prepare(config, data_dir)
     exit_code = _run(experiment, prepared, slots, data_dir=data_dir, console=console, as_json=as_json)

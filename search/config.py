@@ -7,12 +7,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
 from search.errors import ConfigError
 from search.space import Space, dump_space, parse_space
-from search.yaml_file import parse_yaml, read_yaml
+from search.yaml_file import dump_yaml, parse_yaml, read_yaml
 
 PRESETS = ("quickstart", "paper", "full")
 
@@ -42,18 +41,18 @@ class SearchConfig(BaseModel):
     dataset: Literal["auto", "fashion-mnist", "synthetic"] = "fashion-mnist"
     train_size: int | None = Field(default=None, ge=100, le=60_000, strict=True)
     test_size: int | None = Field(default=None, ge=10, le=10_000, strict=True)
-    validation_fraction: float = Field(default=0.1, gt=0, lt=1)
+    validation_fraction: float = Field(default=0.1, gt=0, lt=1, strict=True)
     metric: Literal["val_accuracy", "val_loss"] = "val_accuracy"
     max_trials: int = Field(default=20, ge=1, le=1_000_000, strict=True)
     max_epochs: int = Field(default=10, ge=1, le=10_000, strict=True)
-    time_budget_s: float | None = Field(default=None, gt=0)
+    time_budget_s: float | None = Field(default=None, gt=0, strict=True)
     sampler: Literal["tpe", "random"] = "tpe"
     pruner: Literal["halving", "hyperband", "median", "none"] = "halving"
     min_epochs: int = Field(default=1, ge=1, strict=True)
     reduction_factor: int = Field(default=3, ge=2, strict=True)
     workers_per_trial: int = Field(default=1, ge=1, strict=True)
-    cpus_per_trial: float | None = Field(default=None, gt=0)
-    gpus_per_trial: float = Field(default=0.0, ge=0)
+    cpus_per_trial: float | None = Field(default=None, gt=0, strict=True)
+    gpus_per_trial: float = Field(default=0.0, ge=0, strict=True)
     max_concurrent_trials: int | None = Field(default=None, ge=1, strict=True)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     seed: int = Field(default=0, ge=0, le=2**32 - 1, strict=True)
@@ -62,6 +61,12 @@ class SearchConfig(BaseModel):
     def _check_together(self) -> SearchConfig:
         if self.min_epochs > self.max_epochs:
             raise ValueError(f"min_epochs <= max_epochs must hold, but got {self.min_epochs} > {self.max_epochs}")
+        share = self.gpus_per_trial / self.workers_per_trial
+        if share > 1 and share != int(share):
+            raise ValueError(
+                f"gpus_per_trial above 1 a worker must be whole, but got {self.gpus_per_trial:g} for "
+                f"{self.workers_per_trial} workers"
+            )
         if self.gpus_per_trial > 1 and self.gpus_per_trial != int(self.gpus_per_trial):
             raise ValueError(f"gpus_per_trial above 1 must be whole, but got {self.gpus_per_trial:g}")
         return self
@@ -73,7 +78,7 @@ class SearchConfig(BaseModel):
 
     def to_yaml(self) -> str:
         """The text that ``parse_config`` reads as this configuration."""
-        return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)
+        return dump_yaml(self.model_dump())
 
 
 def parse_config(raw: Any, *, where: str) -> SearchConfig:
@@ -82,8 +87,7 @@ def parse_config(raw: Any, *, where: str) -> SearchConfig:
     Raises:
         ConfigError: says every key that is wrong, its value and what would be valid.
     """
-    if not isinstance(raw, Mapping):
-        raise ConfigError(f"{where} must map keys to values, but holds {type(raw).__name__}: {str(raw)[:80]!r}")
+    _check_mapping(raw, where=where)
     try:
         return SearchConfig.model_validate(dict(raw))
     except ConfigError as error:
@@ -109,9 +113,15 @@ def load_config(
     else:
         name = preset or "quickstart"
         raw, where = parse_yaml(_preset_text(name), where=f"preset {name}"), f"preset {name}"
+    _check_mapping(raw, where=where)
     for override in overrides:
         _apply_override(raw, override)
     return parse_config(raw, where=where), name
+
+
+def _check_mapping(raw: Any, *, where: str) -> None:
+    if not isinstance(raw, Mapping):
+        raise ConfigError(f"{where} must map keys to values, but holds {type(raw).__name__}: {str(raw)[:80]!r}")
 
 
 def _preset_text(name: str) -> str:

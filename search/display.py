@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pandas as pd
 from rich.table import Table
+from rich.text import Text
 
 from search.results import format_value
 
@@ -26,9 +26,9 @@ def trials_table(trials: pd.DataFrame, *, title: str, metric: str) -> Table:
             str(row["trial"]),
             row["state"],
             "" if row["value"] is None else f"{row['value']:.4f}",
-            "" if row["best_epoch"] is None else f"{row['best_epoch']:.0f}/{row['epochs']}",
+            "" if row["best_epoch"] is None else f"{row['best_epoch']}/{row['epochs']}",
             "" if row["duration_s"] is None else f"{row['duration_s']:.1f}",
-            text if row["reason"] is None else f"{row['reason']}: {row['message']} ({text})",
+            Text(text if row["reason"] is None else f"{row['reason']}: {row['message']} ({text})"),
             style="red" if row["state"] == "failed" else "dim" if row["state"] != "complete" else "",
         )
     return table
@@ -36,8 +36,8 @@ def trials_table(trials: pd.DataFrame, *, title: str, metric: str) -> Table:
 
 def plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows of plain values, ``None`` for what is missing, as JSON has them."""
-    rows: list[dict[str, Any]] = json.loads(table.to_json(orient="records", double_precision=15))
-    return rows
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in rows]
 
 
 def per_class_table(per_class: pd.DataFrame, *, title: str) -> Table:

@@ -29,6 +29,8 @@ def parse_epochs(text: str) -> list[Epoch]:
     """
     rows = csv.DictReader(io.StringIO(text))
     try:
+        if tuple(rows.fieldnames or ()) != COLUMNS:
+            raise KeyError
         return [Epoch(epoch=int(row.pop("epoch")), **{k: float(v) for k, v in row.items()}) for row in rows]
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise ValueError(f"not a table of epochs with the columns {', '.join(COLUMNS)}") from error

@@ -61,7 +61,7 @@ class Experiment:
         return TrialFiles(self.path / "trials" / f"{number:05d}")
 
     def exists(self) -> bool:
-        return self.journal.is_file()
+        return os.path.isfile(self.journal)  # unlike Path.is_file, False for a name too long to be one
 
     def create(self) -> None:
         """Makes the folder if it is not there.
@@ -134,7 +134,7 @@ def find_experiment(reference: str, *, directory: Path) -> Experiment:
     Raises:
         ExperimentError: there is none; names those there are.
     """
-    candidates = [Path(reference).expanduser(), directory / reference]
+    candidates = [Path(os.path.expanduser(reference)), directory / reference]
     for candidate in candidates:
         experiment = Experiment(candidate.absolute())
         if experiment.exists():

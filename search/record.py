@@ -57,7 +57,10 @@ def read_study(journal: Path) -> optuna.Study:
     Raises:
         ExperimentError: the journal holds no study, or several.
     """
-    storage = open_storage(journal)
+    try:
+        storage = open_storage(journal)
+    except (ValueError, LookupError, TypeError) as error:
+        raise ExperimentError(f"{journal} is damaged or holds something else: {error!r}") from error
     names = optuna.get_all_study_names(storage)
     if len(names) != 1:
         raise ExperimentError(f"{journal} should hold one study, but holds {len(names)}")

@@ -48,6 +48,7 @@ def read_trials(experiment: Experiment) -> pd.DataFrame:
         table.assign(_order=table["state"].map(order))
         .sort_values(["_order", "value", "trial"], ascending=[True, ascending, True])
         .drop(columns="_order")
+        .astype({"best_epoch": "Int64"})
         .reset_index(drop=True)
     )
 

@@ -74,7 +74,7 @@ def plan_slots(config: SearchConfig, resources: Resources) -> Slots:
     slot = Slot(num_workers=config.workers_per_trial, cpus=config.cpus, gpus=config.gpus_per_trial)
     fit = resources.cpus / slot.cpus
     if slot.gpus:
-        fit = min(fit, resources.gpus / slot.gpus)
+        fit = min(fit, _fit_gpus(slot, resources.gpus))
     count = int(fit + 1e-9)
     if count < 1:
         key = "cpus_per_trial" if slot.cpus > resources.cpus else "gpus_per_trial"
@@ -85,6 +85,14 @@ def plan_slots(config: SearchConfig, resources: Resources) -> Slots:
             f"valid: up to {resources.cpus:g} CPUs and {resources.gpus:g} GPUs a trial"
         )
     return Slots(slot, min(count, config.max_concurrent_trials or count))
+
+
+def _fit_gpus(slot: Slot, num_gpus: int) -> float:
+    """How many slots the GPUs hold; a worker's fraction lies on one GPU."""
+    share = slot.gpus / slot.num_workers
+    if share >= 1:
+        return num_gpus / slot.gpus
+    return num_gpus * int(1 / share + 1e-9) / slot.num_workers
 
 
 def local_resources() -> Resources:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fmnist_models.freezing import trained_stages
@@ -34,10 +35,9 @@ class FloatRange:
         if self.log and (self.low <= 0 or self.step is not None):
             raise ValueError(f"log needs low > 0 and no step, but got low={self.low:g}, step={self.step}")
         if self.step is not None:
-            if self.step <= 0:
-                raise ValueError(f"step > 0 must hold, but got step={self.step:g}")
-            num_steps = (self.high - self.low) / self.step
-            if abs(num_steps - round(num_steps)) > 1e-6:
+            if not 0 < self.step < math.inf:
+                raise ValueError(f"finite step > 0 must hold, but got step={self.step:g}")
+            if not _is_whole_steps(self.high, self.low, self.step):
                 raise ValueError(
                     f"a whole number of steps must lead from low to high, but got "
                     f"low={self.low:g}, high={self.high:g}, step={self.step:g}"
@@ -96,7 +96,7 @@ class Choice:
     def __post_init__(self) -> None:
         if not self.options:
             raise ValueError("a choice needs at least one option, but got []")
-        if len({(type(option), option) for option in self.options}) < len(self.options):
+        if len({(isinstance(option, bool), option) for option in self.options}) < len(self.options):
             raise ValueError(f"each option may be named once, but got {list(self.options)}")
 
     def suggest(self, trial: BaseTrial, name: str) -> bool | int | float | str:
@@ -237,7 +237,7 @@ def parse_space(raw: Mapping[str, Any]) -> Space:
     for name, value in raw.items():
         try:
             dimensions[str(name)] = _parse_dimension(value)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise ConfigError(f"space.{name}: {error}; got {value!r}, valid: {_KINDS}") from error
     return Space(dimensions)
 
@@ -255,6 +255,8 @@ def _parse_dimension(raw: Any) -> Dimension:
     if not isinstance(raw, dict):
         if raw is None:
             raise ValueError("a value is missing")
+        if not isinstance(raw, (bool, int, float, str)):
+            raise ValueError("a fixed value is a number, a word or true/false")
         return Fixed(raw)
     options = dict(raw)
     kind = next((kind for kind in ("float", "int", "choice", "subset") if kind in options), None)
@@ -298,6 +300,14 @@ def _dump_dimension(dimension: Dimension) -> Any:
             return list(value) if isinstance(value, tuple) else value
 
 
+def _is_whole_steps(high: float, low: float, step: float) -> bool:
+    """Whether whole steps lead from low to high, reckoned in decimals as Optuna does."""
+    try:
+        return (Decimal(str(high)) - Decimal(str(low))) % Decimal(str(step)) == 0
+    except InvalidOperation:  # more steps than decimals have digits
+        return False
+
+
 def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"{value!r} is not a number")
@@ -318,7 +328,12 @@ def _check_domain(name: str, dimension: Dimension, domain: Interval | Options | 
         Choice: not isinstance(domain, StageSubset),
     }
     if not fits.get(type(dimension), True):
-        raise ConfigError(f"space.{name}: this kind of range does not fit; valid: values that are {domain}")
+        raise ConfigError(f"space.{name}: {dimension} is not valid; valid: values that are {domain}")
+    if isinstance(dimension, Subset) and isinstance(domain, StageSubset) and domain.stages[-1] in dimension.items:
+        raise ConfigError(
+            f"space.{name}: drawing {domain.stages[-1]} would change nothing, as it always trains; "
+            f"valid: a subset of {', '.join(domain.stages[:-1])}"
+        )
     for value in dimension.values():
         if not domain.contains(value):
             shown = list(value) if isinstance(value, tuple) else value

@@ -136,16 +136,19 @@ def test_failing_an_ended_trial_changes_nothing(experiment: Experiment) -> None:
     assert (trial.state, trial.value, trial.user_attrs) == (TrialState.COMPLETE, 0.5, {})
 
 
-def test_an_epoch_told_twice_changes_nothing(experiment: Experiment) -> None:
+@pytest.mark.parametrize("pruner", ["halving", "median"])
+def test_an_epoch_told_twice_changes_nothing(experiment: Experiment, pruner: str) -> None:
     """A continued trial tells what its checkpoint holds again; the pruner must not judge the same epoch twice."""
-    config = make_config(pruner="halving", min_epochs=1)
+    config = make_config(pruner=pruner, min_epochs=1)
     study = SearchStudy.open(experiment, config)
-    number = run_trial(study, [0.5])[0].number
-    run_trial(study, [0.9])
+    number = run_trial(study, [0.1, 0.2])[0].number
+    for _ in range(5):
+        assert run_trial(study, [0.9] * NUM_EPOCHS)[1] == TrialState.COMPLETE
     continued = SearchStudy.open(experiment, config)
     assert next_of(continued).number == number
-    assert continued.report(number, make_epoch(1, 0.1)) == TrialState.RUNNING
-    assert continued.trial(number).intermediate_values == {1: 0.5}
+    assert report_all(continued, number, [0.3, 0.3]) == TrialState.RUNNING
+    assert continued.trial(number).intermediate_values == {1: 0.1, 2: 0.2}
+    assert continued.report(number, make_epoch(3, 0.1)) == TrialState.PRUNED, "a new epoch is judged"
 
 
 def test_a_study_reopened_in_the_middle_hands_out_interrupted_trials_first(experiment: Experiment) -> None:
@@ -226,11 +229,11 @@ def test_the_seed_alone_decides_what_trials_one_at_a_time_are(tmp_path: Path, sa
 @pytest.mark.parametrize("metric", ["val_accuracy", "val_loss"])
 def test_the_best_trial_is_complete_and_the_first_of_equals(experiment: Experiment, metric: str) -> None:
     study = SearchStudy.open(experiment, make_config(metric=metric, pruner="halving", min_epochs=2))
-    failed = run_trial(study, [0.99])[0].number
-    study.fail(failed, FAILURE)
+    study.fail(run_trial(study, [0.99])[0].number, FAILURE)
     assert best_trial(study.study.get_trials(), metric) is None
-    states = [run_trial(study, values)[1] for values in ([0.5, 0.6, 0.7, 0.6], [0.9, 0.1], [0.6, 0.7, 0.7, 0.5])]
-    assert states == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.COMPLETE]
+    equals = [run_trial(study, values)[1] for values in ([0.5, 0.6, 0.7, 0.6], [0.6, 0.6, 0.7, 0.5])]
+    study.fail(run_trial(study, [0.9, 0.95])[0].number, FAILURE)
+    assert [*equals, run_trial(study, [0.8, 0.9])[1]] == [TrialState.COMPLETE, TrialState.COMPLETE, TrialState.PRUNED]
     best = best_trial(study.study.get_trials(), metric)
     assert best is not None
     assert (best.number, best.value) == (1, value_of(0.7, metric))

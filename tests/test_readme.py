@@ -1,0 +1,91 @@
+"""Every command that the README shows works, in the order in which it is shown."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+
+# What cannot run inside a test, and where it runs instead.
+_ELSEWHERE = {
+    "make test": "this very run",
+    "make check": ".ci/run",
+    "make test-all": "runs this",
+    "make bench": "minutes",
+}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    return [line for block in blocks("sh") for line in block.splitlines() if line]
+
+
+def test_every_command_shown_is_one_that_is_run() -> None:
+    inline = set(re.findall(r"`(make [a-z-]+)`", README))
+    assert inline <= {*_ELSEWHERE, "make quickstart"}
+    assert all(command.startswith(("fmnist ", "make ")) for command in commands())
+
+
+@pytest.mark.timeout(400)
+def test_the_readmes_commands_work_in_order(fashion_mnist_root: Path, tmp_path: Path) -> None:
+    (config,) = blocks("yaml")
+    (tmp_path / "my-search.yaml").write_text(config, encoding="utf-8")
+    environment = {
+        **os.environ,
+        "FMNIST_DATA_DIR": str(fashion_mnist_root.absolute()),
+        "FMNIST_EXPERIMENTS_DIR": str(tmp_path / "experiments"),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "COLUMNS": "100",
+    }
+    outputs = {}
+    for command in commands():
+        if command in _ELSEWHERE:
+            continue
+        done = subprocess.run(
+            # `make quickstart` is `make setup`, which made the environment of this test, and this.
+            shlex.split(command.replace("make quickstart", "fmnist search run --preset quickstart")),
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        assert done.stderr == "", command
+        outputs[command] = done.stdout
+    accuracy = re.search(r"test accuracy ([0-9.]+)% on 1,000 fashion-mnist images", outputs["make quickstart"])
+    assert accuracy is not None
+    assert float(accuracy.group(1)) > 80
+    assert len([line for line in outputs["make quickstart"].splitlines() if re.match(r"trial +\d+  (complete|pruned)", line)]) == 12
+    folder = tmp_path / "experiments" / "quickstart"
+    assert (folder / "confusion_matrix.png").read_bytes().startswith(b"\x89PNG")
+    for name in re.findall(r"^\| (`.*?) \|", README.split("## How to")[0], flags=re.MULTILINE):
+        shown = re.findall(r"`([^`]+)`", name)
+        assert all((folder / file).exists() or file.startswith(".") for file in shown), name
+    trials = pd.read_csv(folder / "trials.csv")
+    assert set(trials["state"]) <= {"complete", "pruned"}
+    assert trials["model"].nunique() == 2
+    saved = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert not [name for name in saved if name.endswith((".pkl", ".part"))]
+
+
+def test_make_quickstart_is_the_command_that_was_run() -> None:
+    dry = subprocess.run(["make", "-n", "quickstart"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert "fmnist search run --preset quickstart" in dry.stdout
+
+
+def test_links_lead_to_files_that_are_there() -> None:
+    targets = re.findall(r"\]\(([^)#]+)\)", README)
+    assert targets
+    assert all((REPOSITORY / target).exists() for target in targets if "://" not in target)
