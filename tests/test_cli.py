@@ -186,7 +186,7 @@ def test_a_machine_without_a_network_searches_synthetic_garments_from_a_clean_ch
 
 @pytest.mark.parametrize("name", ["SIGINT", pytest.param("SIGTERM", marks=pytest.mark.slow)])
 def test_an_interrupted_search_keeps_what_it_has_and_continues(capsys: pytest.CaptureFixture[str], name: str) -> None:
-    path = write_config(max_epochs=60, train_size=1000, pruner="none")
+    path = write_config(max_epochs=25, train_size=600, pruner="none")
     process = start_fmnist("search", "run", str(path))
     first_epochs = Path("experiments/small/trials/00000/epochs.csv")
     deadline_s = time.monotonic() + 120
@@ -212,7 +212,7 @@ def test_an_interrupted_search_keeps_what_it_has_and_continues(capsys: pytest.Ca
     assert process.returncode == 0, output
     assert f"continues with {len(trials)} trials" in output
     lines = first_epochs.read_text().splitlines()
-    assert len(lines) - 1 == 60
+    assert len(lines) - 1 == 25
     assert trained >= 1
 
 

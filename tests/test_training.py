@@ -127,7 +127,7 @@ def test_an_epoch_tells_the_truth_about_validation(few_images: TrainingData) -> 
 
 def test_a_checkpoint_of_another_seed_is_refused_with_both(few_images: TrainingData) -> None:
     state = training(few_images, seed=3).state_dict()
-    with pytest.raises(ValueError, match=r"seed 3, this training has 4"):
+    with pytest.raises(ValueError, match=r"seed 3, not 4"):
         training(few_images, seed=4).load_state_dict(state)
 
 
