@@ -38,7 +38,8 @@ def local_ray(*, num_cpus: int, num_gpus: int, dashboard: bool = False, log: Pat
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
-    folder = tempfile.mkdtemp(prefix="fmnist-ray-")
+    # Not under $TMPDIR: the paths of Ray's sockets in it may have some 100 characters.
+    folder = tempfile.mkdtemp(prefix="fmnist-ray-", dir="/tmp")
     with _log_to(log) as handler:
         try:
             ray.init(

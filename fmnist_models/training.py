@@ -86,7 +86,7 @@ class Training:
     """A training that can be consumed epoch by epoch, saved between epochs, and continued.
 
     In a ``torch.distributed`` process group it is data-parallel: each process trains its share of every batch, and
-    all processes yield the same epochs.
+    all processes yield the same losses and accuracies.
 
     Randomness in an epoch is a function of (seed, epoch, rank) alone, so the epoch's number restores it: a continued
     training ends with the same weights, bit for bit, as one that was never interrupted (on one thread of a CPU).
@@ -189,6 +189,10 @@ class Training:
         return self._means(totals)
 
     def _validate(self) -> tuple[float, float]:
+        if self._world_size > 1:
+            # Each process has BatchNorm statistics of its own; the first one's are saved, so they are what is judged.
+            for buffer in self.model.buffers():
+                dist.broadcast(buffer, 0)
         share = np.arange(self._rank, len(self._validation), self._world_size)
         images, labels = self._validation.take(share)
         scores = predict_scores(self.model, images, normalisation=self._normalisation, precision=self._precision)

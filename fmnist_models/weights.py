@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from torchvision.models import ResNet18_Weights
 from fmnist_models.errors import WeightsError
 from fmnist_models.networks.resnet18 import ResNet18
 
+_STALLED_S = 20.0
 _FIRST = "conv1.weight"
 _CLASSIFIER = ("fc.weight", "fc.bias")
 
@@ -68,6 +70,8 @@ def apply_pretrained(model: nn.Module, state: Mapping[str, Tensor], *, stem_init
 
 
 def _imagenet() -> dict[str, Tensor]:
+    before_s = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_STALLED_S)  # torch.hub offers no time limit
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # torch.hub announces a download even without progress
             return dict(ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True))
@@ -76,6 +80,8 @@ def _imagenet() -> dict[str, Tensor]:
             f"ImageNet weights are neither cached under {torch.hub.get_dir()} nor downloadable ({error}); "
             "valid: weights: none, or the path of a torchvision resnet18 state dict"
         ) from error
+    finally:
+        socket.setdefaulttimeout(before_s)
 
 
 def _from_file(path: Path) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import signal
 import sys
@@ -16,8 +17,10 @@ from fmnist_models.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from search.config import SearchConfig
     from search.evaluation import Evaluation
     from search.experiment import Experiment
+    from search.main_job import SearchResult
     from search.preparation import Prepared
     from search.slots import Slots
 
@@ -62,6 +65,7 @@ def search_run(
     from rich.console import Console
 
     from search.config import load_config
+    from search.continuation import read_config
     from search.experiment import experiments_dir as resolve_experiments_dir
     from search.experiment import new_experiment
 
@@ -70,7 +74,8 @@ def search_run(
         default_name if name is None else name, directory=resolve_experiments_dir(experiments_dir)
     )
     console = Console(stderr=as_json)
-    prepared, slots = _prepare(config, data_dir)
+    before = read_config(experiment) if experiment.exists() else None
+    prepared, slots = _prepare(config, data_dir, before=before)
     exit_code = _run(experiment, prepared, slots, data_dir=data_dir, console=console, as_json=as_json)
     if exit_code:
         raise typer.Exit(exit_code)
@@ -88,17 +93,26 @@ def search_validate(
     from rich.console import Console
 
     from search.config import load_config
+    from search.slots import local_resources
 
     config, _ = load_config(config_file, preset=preset, overrides=overrides or ())
     prepared, slots = _prepare(config, data_dir)
-    resolved = prepared.config
+    resolved, resources = prepared.config, local_resources()
     images = {
         "dataset": resolved.dataset,
         "train": len(prepared.data.train),
         "validation": len(prepared.data.validation),
     }
     if as_json:
-        _print_json({"config": resolved.model_dump(), "images": images, "slots": slots.count, "notes": prepared.notes})
+        _print_json(
+            {
+                "config": resolved.model_dump(),
+                "images": images,
+                "resources": dataclasses.asdict(resources),
+                "slots": dataclasses.asdict(slots),
+                "notes": prepared.notes,
+            }
+        )
         return
     console = Console()
     _print_notes(prepared, console)
@@ -106,6 +120,8 @@ def search_validate(
     console.print("space", style="bold")
     for key, dimension in resolved.space.dimensions.items():
         console.print(f"  {key}: {dimension}", highlight=False, markup=False)
+    console.print("resources", style="bold")
+    console.print(f"  {resources} on this machine", highlight=False, markup=False)
     console.print("would run", style="bold")
     console.print(f"  {_describe_run(prepared, slots)}", highlight=False, markup=False)
 
@@ -133,7 +149,9 @@ def trials(experiment: ExperimentReference, experiments_dir: ExperimentsDir = No
 @app.command("evaluate")
 def evaluate(
     experiment: ExperimentReference,
-    trial: Annotated[int | None, typer.Option(help="Its number [the best trial].", show_default=False)] = None,
+    trial: Annotated[
+        int | None, typer.Option(help="Its number, if it still has a checkpoint [the best trial].", show_default=False)
+    ] = None,
     data_dir: DataDir = None,
     experiments_dir: ExperimentsDir = None,
     as_json: AsJson = False,
@@ -143,23 +161,18 @@ def evaluate(
 
     from fmnist_models.data import data_root
     from search.continuation import read_config
-    from search.evaluation import choose_trial, evaluate_trial, save_best_model, save_evaluation
-    from search.preparation import prepare
+    from search.evaluation import evaluate_and_save
+    from search.preparation import load_training_data
 
     found = _find(experiment, experiments_dir)
     config = read_config(found)
     root = data_root(data_dir)
-    chosen = choose_trial(found, config, trial)
-    normalisation = prepare(config, data_root=root).data.normalisation
-    evaluation = evaluate_trial(found, config, chosen, data_root=root, normalisation=normalisation)
-    folder = found.path if trial is None else found.trial(trial).path
-    save_evaluation(evaluation, folder)
-    if trial is None:
-        save_best_model(found, config, evaluation, normalisation=normalisation)
+    normalisation = load_training_data(config, data_root=root).normalisation
+    evaluation = evaluate_and_save(found, config, trial, data_root=root, normalisation=normalisation)
     if as_json:
         _print_json(evaluation.to_dict())
     else:
-        _print_evaluation(evaluation, folder, Console())
+        _print_evaluation(evaluation, found.path if trial is None else found.trial(trial).path, Console())
 
 
 @data_app.command("prepare")
@@ -187,19 +200,21 @@ def main() -> None:
         sys.exit(128 + signal.SIGINT)
 
 
-def _prepare(config: Any, data_dir: Path | None) -> tuple[Prepared, Slots]:
+def _prepare(
+    config: SearchConfig, data_dir: Path | None, *, before: SearchConfig | None = None
+) -> tuple[Prepared, Slots]:
     from fmnist_models.data import data_root
     from search.preparation import prepare
     from search.slots import local_resources, plan_slots
 
     slots = plan_slots(config, local_resources())
-    return prepare(config, data_root=data_root(data_dir)), slots
+    return prepare(config, data_root=data_root(data_dir), before=before), slots
 
 
 def _run(
     experiment: Experiment, prepared: Prepared, slots: Slots, *, data_dir: Path | None, console: Console, as_json: bool
 ) -> int:
-    """Runs the search and shows its result; the exit code is 0, or 128 + the signal that interrupted it."""
+    """Runs the search and shows its result; gives the exit code."""
     from cluster.session import Session, local_ray
     from fmnist_models.data import data_root
     from search.continuation import open_experiment
@@ -210,33 +225,41 @@ def _run(
     from search.study import SearchStudy
 
     config, resources = prepared.config, local_resources()
-    open_experiment(experiment, config)
-    study = SearchStudy.open(experiment, config)
-    before = study.study.get_trials(deepcopy=False)
-    _print_notes(prepared, console)
-    console.print(f"{experiment.name}: {_describe_run(prepared, slots)}", highlight=False)
-    if before:
-        console.print(f"continues with {len(before)} trials already in the study", highlight=False)
-    cluster = (
-        contextlib.nullcontext(Session())
-        if study.is_finished()
-        else local_ray(
-            num_cpus=resources.cpus,
-            num_gpus=resources.gpus,
-            dashboard=slots.slot.num_workers > 1,
-            log=experiment.log,
-        )
-    )
-    with cluster as session, SearchProgress(console, config, before) as progress:
-        result = run_search(experiment, prepared, slots, study=study, progress=progress, data_root=data_root(data_dir))
-    if result.outcome == Outcome.INTERRUPTED:
-        console.print(f"interrupted with {result.num_trials} trials saved; the same command continues the search")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(open_experiment(experiment, config))
+        study = SearchStudy.open(experiment, config)
+        before = study.study.get_trials(deepcopy=False)
+        _print_notes(prepared, console)
+        console.print(f"{experiment.name}: {_describe_run(prepared, slots)}", highlight=False)
+        if before:
+            console.print(f"continues with {len(before)} trials already in the study", highlight=False)
+        session = Session()
+        try:
+            if not study.is_finished():
+                session = stack.enter_context(
+                    local_ray(
+                        num_cpus=resources.cpus,
+                        num_gpus=resources.gpus,
+                        dashboard=slots.slot.num_workers > 1,
+                        log=experiment.log,
+                    )
+                )
+            with SearchProgress(console, config, before) as progress:
+                result = run_search(
+                    experiment, prepared, slots, study=study, progress=progress, data_root=data_root(data_dir)
+                )
+            interrupted, num_trials = result.outcome == Outcome.INTERRUPTED, result.num_trials
+        except KeyboardInterrupt:
+            interrupted, num_trials = True, len(study.study.get_trials(deepcopy=False))
+    if interrupted:
+        console.print(f"interrupted with {num_trials} trials saved; the same command continues the search")
         return 128 + (signal.SIGTERM if session.terminated else signal.SIGINT)
     if as_json:
-        _print_json({"path": str(experiment.path), **(result.evaluation.to_dict() if result.evaluation else {})})
+        evaluation = result.evaluation.to_dict() if result.evaluation else None
+        _print_json({"path": str(experiment.path), "outcome": result.outcome.value, "evaluation": evaluation})
     else:
-        _show_result(experiment, prepared, result.evaluation, console)
-    return 0
+        _show_result(experiment, prepared, result, console)
+    return 0 if result.evaluation else 1
 
 
 def _find(reference: str, directory: Path | None) -> Experiment:
@@ -258,17 +281,24 @@ def _describe_run(prepared: Prepared, slots: Slots) -> str:
     )
 
 
-def _show_result(experiment: Experiment, prepared: Prepared, evaluation: Evaluation | None, console: Console) -> None:
+def _show_result(experiment: Experiment, prepared: Prepared, result: SearchResult, console: Console) -> None:
     from search.display import trials_table
     from search.results import read_trials
+    from search.runner import Outcome
 
     config, table = prepared.config, read_trials(experiment)
     title = f"\n{experiment.name} on {config.dataset}: {len(table)} trials, best first"
     console.print(trials_table(table, title=title, metric=config.metric))
-    if evaluation is None:
+    if result.outcome == Outcome.OUT_OF_TIME:
+        console.print(
+            f"out of time after {config.time_budget_s:g} s with {len(table)} of {config.max_trials} trials; "
+            "the same command continues the search",
+            highlight=False,
+        )
+    if result.evaluation is None:
         console.print(f"no trial is complete, so none was tested; all is in {experiment.path}", highlight=False)
     else:
-        _print_evaluation(evaluation, experiment.path, console)
+        _print_evaluation(result.evaluation, experiment.path, console)
 
 
 def _print_evaluation(evaluation: Evaluation, folder: Path, console: Console) -> None:
@@ -276,8 +306,8 @@ def _print_evaluation(evaluation: Evaluation, folder: Path, console: Console) ->
 
     scores = evaluation.scores
     title = (
-        f"\ntrial {evaluation.trial} ({evaluation.hyperparameters['model']}), epoch {evaluation.epoch}: "
-        f"{evaluation.metric} {evaluation.value:.4f}"
+        f"\ntrial {evaluation.trial} ({evaluation.hyperparameters['model']}) on {evaluation.dataset}, "
+        f"epoch {evaluation.epoch}: {evaluation.metric} {evaluation.value:.4f}"
     )
     console.print(per_class_table(evaluation.per_class(), title=title))
     console.print(f"chosen by: {evaluation.rule}", style="dim", highlight=False)

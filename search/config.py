@@ -9,10 +9,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
+from fmnist_models.recipe import Recipe
 from search.errors import ConfigError
-from search.space import Space, dump_space, parse_space
+from search.space import Fixed, Space, dump_space, parse_space
 from search.yaml_file import dump_yaml, parse_yaml, read_yaml
 
+Dataset = Literal["auto", "fashion-mnist", "synthetic"]
 PRESETS = ("quickstart", "paper", "full")
 
 
@@ -38,7 +40,7 @@ class SearchConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
 
     space: Annotated[Space, BeforeValidator(_space), PlainSerializer(dump_space)]
-    dataset: Literal["auto", "fashion-mnist", "synthetic"] = "fashion-mnist"
+    dataset: Dataset = "fashion-mnist"
     train_size: int | None = Field(default=None, ge=100, le=60_000, strict=True)
     test_size: int | None = Field(default=None, ge=10, le=10_000, strict=True)
     validation_fraction: float = Field(default=0.1, gt=0, lt=1, strict=True)
@@ -62,13 +64,20 @@ class SearchConfig(BaseModel):
         if self.min_epochs > self.max_epochs:
             raise ValueError(f"min_epochs <= max_epochs must hold, but got {self.min_epochs} > {self.max_epochs}")
         share = self.gpus_per_trial / self.workers_per_trial
-        if share > 1 and share != int(share):
+        if self.workers_per_trial > 1 and share != int(share):
             raise ValueError(
-                f"gpus_per_trial above 1 a worker must be whole, but got {self.gpus_per_trial:g} for "
-                f"{self.workers_per_trial} workers"
+                f"gpus_per_trial must be whole GPUs for each of {self.workers_per_trial} workers, as nccl lets no two "
+                f"share one, but got {self.gpus_per_trial:g}"
             )
-        if self.gpus_per_trial > 1 and self.gpus_per_trial != int(self.gpus_per_trial):
+        if share > 1 and share != int(share):
             raise ValueError(f"gpus_per_trial above 1 must be whole, but got {self.gpus_per_trial:g}")
+        batch_sizes = self.space.dimensions.get("batch_size", Fixed(Recipe.batch_size)).values()
+        smallest = min(size for size in batch_sizes if isinstance(size, int))
+        if smallest < 2 * self.workers_per_trial:
+            raise ValueError(
+                f"space.batch_size must be at least 2 images for each of {self.workers_per_trial} workers, "
+                f"but got {smallest}"
+            )
         return self
 
     @property

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import time
+from collections.abc import Iterator
 
 from fmnist_models.files import write_aside
 from search.config import SearchConfig, parse_config
 from search.errors import ConfigError
 from search.experiment import Experiment
+from search.lock import lock_experiment
 from search.versions import collect_versions
 from search.yaml_file import read_yaml
 
@@ -42,14 +46,19 @@ def check_continuation(experiment: Experiment, config: SearchConfig) -> None:
         )
 
 
-def open_experiment(experiment: Experiment, config: SearchConfig) -> None:
-    """Makes the experiment's folder, or takes the one there is, and writes down what runs in it.
+@contextlib.contextmanager
+def open_experiment(experiment: Experiment, config: SearchConfig) -> Iterator[None]:
+    """Holds the experiment for this process: makes its folder, or takes the one there is, and notes what runs in it.
 
     Raises:
         ConfigError: the experiment exists with a configuration that does not go with this one.
-        ExperimentError: the folder is not writable.
+        ExperimentError: the folder is not writable, or another process runs the experiment.
     """
     check_continuation(experiment, config)
     experiment.create()
-    write_aside(experiment.config, config.to_yaml())
-    write_aside(experiment.versions, json.dumps(collect_versions(), indent=2) + "\n")
+    with lock_experiment(experiment):
+        runs = json.loads(experiment.versions.read_text(encoding="utf-8")) if experiment.versions.exists() else []
+        runs.append({"time": time.strftime("%Y-%m-%d %H:%M:%S"), **collect_versions()})
+        write_aside(experiment.config, config.to_yaml())
+        write_aside(experiment.versions, json.dumps(runs, indent=2) + "\n")
+        yield

@@ -8,9 +8,7 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
-from search.results import format_value
-
-_OWN_COLUMNS = ("trial", "state", "value", "best_epoch", "epochs", "duration_s", "reason", "message")
+from search.results import COLUMNS, format_value
 
 
 def trials_table(trials: pd.DataFrame, *, title: str, metric: str) -> Table:
@@ -20,7 +18,7 @@ def trials_table(trials: pd.DataFrame, *, title: str, metric: str) -> Table:
         table.add_column(name, justify="left" if name == "state" else "right")
     table.add_column("parameters", overflow="fold")
     for row in plain_rows(trials):
-        parameters = {k: v for k, v in row.items() if k not in _OWN_COLUMNS and v is not None}
+        parameters = {k: v for k, v in row.items() if k not in COLUMNS and v is not None}
         text = " ".join(f"{name}={format_value(value)}" for name, value in parameters.items())
         table.add_row(
             str(row["trial"]),

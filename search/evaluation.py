@@ -23,7 +23,7 @@ from fmnist_models.prediction import DeviceImages, predict_scores
 from fmnist_models.saved_model import ModelConfig
 from search.config import SearchConfig
 from search.errors import ExperimentError
-from search.experiment import Experiment
+from search.experiment import EvaluationFiles, Experiment
 from search.record import best_epoch, best_trial, best_value, read_study
 from search.space import MODEL
 
@@ -89,7 +89,7 @@ def evaluate_trial(
             f"trial {trial.number} of {experiment.name} has no checkpoint; after a search only the best one has"
         )
     hyperparameters = config.space.suggest(trial)
-    model = build_network(hyperparameters[MODEL], {k: v for k, v in hyperparameters.items() if k != MODEL})
+    model = build_network(hyperparameters[MODEL], hyperparameters)
     try:
         model.load_state_dict(load_file(weights))
     except (SafetensorError, RuntimeError, OSError) as error:
@@ -111,34 +111,52 @@ def evaluate_trial(
     )
 
 
-def save_evaluation(evaluation: Evaluation, folder: Path) -> None:
-    """Writes ``evaluation.json``, ``per_class.csv``, ``confusion_matrix.csv`` and ``.png``."""
-    scores = evaluation.scores
-    write_aside(folder / "evaluation.json", json.dumps(evaluation.to_dict(), indent=2) + "\n")
-    write_aside(folder / "per_class.csv", evaluation.per_class().to_csv(index=False))
-    confusion = pd.DataFrame(
-        scores.confusion, index=pd.Index(CLASS_NAMES, name="true \\ predicted"), columns=CLASS_NAMES
-    )
-    write_aside(folder / "confusion_matrix.csv", confusion.to_csv())
+def save_evaluation(evaluation: Evaluation, files: EvaluationFiles) -> None:
+    """Writes the tables, the picture and, last, the summary."""
+    scores, on = evaluation.scores, evaluation.dataset
+    write_aside(files.per_class, evaluation.per_class().assign(dataset=on).to_csv(index=False))
+    rows = pd.Index(CLASS_NAMES, name=f"true \\ predicted ({on})")
+    write_aside(files.confusion_matrix, pd.DataFrame(scores.confusion, index=rows, columns=CLASS_NAMES).to_csv())
     title = (
         f"{evaluation.experiment}, trial {evaluation.trial} ({evaluation.hyperparameters[MODEL]}): "
-        f"{scores.accuracy:.1%} of {scores.num_images:,} {evaluation.dataset} test images"
+        f"{scores.accuracy:.1%} of {scores.num_images:,} {on} test images"
     )
-    save_confusion_matrix(scores.confusion, class_names=CLASS_NAMES, title=title, path=folder / "confusion_matrix.png")
+    save_confusion_matrix(scores.confusion, class_names=CLASS_NAMES, title=title, path=files.confusion_picture)
+    write_aside(files.summary, json.dumps(evaluation.to_dict(), indent=2) + "\n")
 
 
-def save_best_model(
-    experiment: Experiment, config: SearchConfig, evaluation: Evaluation, *, normalisation: Normalisation
-) -> None:
-    """Writes the evaluated trial's weights and what is needed to use them to the experiment's ``best`` folder."""
-    hyperparameters = dict(evaluation.hyperparameters)
+def save_best_model(experiment: Experiment, evaluation: Evaluation, *, normalisation: Normalisation) -> None:
+    """Writes the evaluated trial's weights, and what is needed to use them, to the experiment's ``best`` folder."""
     model_config = ModelConfig(
-        network=hyperparameters.pop(MODEL),
-        hyperparameters=hyperparameters,
+        network=evaluation.hyperparameters[MODEL],
+        hyperparameters={name: value for name, value in evaluation.hyperparameters.items() if name != MODEL},
         normalisation=normalisation,
         class_names=CLASS_NAMES,
-        dataset=config.dataset,
+        dataset=evaluation.dataset,
     )
-    weights = experiment.trial(evaluation.trial).best
-    write_aside(experiment.best / "model.safetensors", weights.read_bytes())
-    write_aside(experiment.best / "config.json", model_config.to_json())
+    write_aside(experiment.best_weights, experiment.trial(evaluation.trial).best.read_bytes())
+    write_aside(experiment.best_config, model_config.to_json())
+
+
+def evaluate_and_save(
+    experiment: Experiment,
+    config: SearchConfig,
+    number: int | None,
+    *,
+    data_root: Path,
+    normalisation: Normalisation,
+) -> Evaluation:
+    """Tests a trial, or the best one if ``number`` is ``None``, and saves the result with it or with the experiment.
+
+    Raises:
+        ExperimentError: no such trial, or no checkpoint of it.
+        DataError: the test images are damaged or missing.
+    """
+    trial = choose_trial(experiment, config, number)
+    evaluation = evaluate_trial(experiment, config, trial, data_root=data_root, normalisation=normalisation)
+    if number is None:
+        save_best_model(experiment, evaluation, normalisation=normalisation)
+        save_evaluation(evaluation, experiment.evaluation)
+    else:
+        save_evaluation(evaluation, experiment.trial(number).evaluation)
+    return evaluation

@@ -45,12 +45,20 @@ class Experiment:
         return self.path / "trials.csv"
 
     @property
-    def evaluation(self) -> Path:
-        return self.path / "evaluation.json"
+    def lock(self) -> Path:
+        return self.path / ".lock"
 
     @property
-    def best(self) -> Path:
-        return self.path / "best"
+    def evaluation(self) -> EvaluationFiles:
+        return EvaluationFiles(self.path)
+
+    @property
+    def best_weights(self) -> Path:
+        return self.path / "best" / "model.safetensors"
+
+    @property
+    def best_config(self) -> Path:
+        return self.path / "best" / "config.json"
 
     @property
     def ray_files(self) -> Path:
@@ -104,9 +112,36 @@ class TrialFiles:
     def error(self) -> Path:
         return self.path / "error.txt"
 
+    @property
+    def evaluation(self) -> EvaluationFiles:
+        return EvaluationFiles(self.path)
+
     def remove_checkpoints(self) -> None:
         for path in (self.last, self.best):
             path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class EvaluationFiles:
+    """The files of one trial's meeting with the test set."""
+
+    path: Path
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "evaluation.json"
+
+    @property
+    def per_class(self) -> Path:
+        return self.path / "per_class.csv"
+
+    @property
+    def confusion_matrix(self) -> Path:
+        return self.path / "confusion_matrix.csv"
+
+    @property
+    def confusion_picture(self) -> Path:
+        return self.path / "confusion_matrix.png"
 
 
 def experiments_dir(explicit: Path | None = None) -> Path:

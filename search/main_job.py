@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fmnist_models.files import write_aside
-from search.evaluation import Evaluation, choose_trial, evaluate_trial, save_best_model, save_evaluation
+from search.evaluation import Evaluation, evaluate_and_save
 from search.experiment import Experiment
 from search.preparation import Prepared
 from search.progress import Progress
@@ -43,13 +43,12 @@ def run_search(
     outcome = run_trials(experiment, prepared, slots, study=study, progress=progress)
     write_aside(experiment.trials_table, read_trials(experiment).to_csv(index=False))
     trials = study.study.get_trials(deepcopy=False)
-    config = prepared.config
+    metric = prepared.config.metric
     evaluation = None
-    if outcome != Outcome.INTERRUPTED and best_trial(trials, config.metric) is not None:
-        normalisation = prepared.data.normalisation
-        best = choose_trial(experiment, config, None)
-        evaluation = evaluate_trial(experiment, config, best, data_root=data_root, normalisation=normalisation)
-        save_evaluation(evaluation, experiment.path)
-        save_best_model(experiment, config, evaluation, normalisation=normalisation)
-        remove_losers(experiment, study, config.metric)
+    if outcome != Outcome.INTERRUPTED:
+        if best_trial(trials, metric) is not None:
+            evaluation = evaluate_and_save(
+                experiment, prepared.config, None, data_root=data_root, normalisation=prepared.data.normalisation
+            )
+        remove_losers(experiment, study, metric)
     return SearchResult(outcome, len(trials), evaluation)

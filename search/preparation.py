@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from fmnist_models.data import TrainingData, load_images, prepare_fashion_mnist, split_training
 from fmnist_models.errors import DataError
 from fmnist_models.weights import imagenet_available, load_pretrained
-from search.config import SearchConfig
+from search.config import Dataset, SearchConfig
 from search.space import Choice, Fixed, Space
 
 _WEIGHTS = "weights"
@@ -31,8 +30,10 @@ class Prepared:
     notes: tuple[str, ...]
 
 
-def prepare(config: SearchConfig, *, data_root: Path) -> Prepared:
+def prepare(config: SearchConfig, *, data_root: Path, before: SearchConfig | None = None) -> Prepared:
     """Loads what the configuration names and decides what it leaves open.
+
+    ``before``: the configuration of the experiment that is to be continued, whose decisions stand.
 
     Raises:
         DataError: images are damaged, missing or too few.
@@ -40,44 +41,68 @@ def prepare(config: SearchConfig, *, data_root: Path) -> Prepared:
     """
     notes: list[str] = []
     if config.dataset == _AUTO:
-        config = _decide_dataset(config, data_root, notes)
+        decided = before.dataset if before else _decide_dataset(data_root, notes)
+        config = config.model_copy(update={"dataset": decided})
     if _AUTO in _weights_of(config.space):
-        config = config.model_copy(update={"space": _decide_weights(config.space, notes)})
-    train = load_images(config.dataset, "train", root=data_root, size=config.train_size)
+        found = "imagenet" in _weights_of(before.space) if before else _decide_weights(notes)
+        config = config.model_copy(update={"space": _without_auto(config.space, found=found)})
+    config = config.model_copy(update={"space": _with_full_paths(config.space)})
     pretrained = {name: load_pretrained(name) for name in _weights_of(config.space)}
     return Prepared(
         config,
-        split_training(train, validation_fraction=config.validation_fraction, seed=config.seed),
+        load_training_data(config, data_root=data_root),
         {name: state for name, state in pretrained.items() if state is not None},
         tuple(notes),
     )
 
 
-def _decide_dataset(config: SearchConfig, data_root: Path, notes: list[str]) -> SearchConfig:
+def load_training_data(config: SearchConfig, *, data_root: Path) -> TrainingData:
+    """The configuration's training and validation images.
+
+    Raises:
+        DataError: images are damaged, missing or too few.
+    """
+    images = load_images(config.dataset, "train", root=data_root, size=config.train_size)
+    return split_training(images, validation_fraction=config.validation_fraction, seed=config.seed)
+
+
+def _decide_dataset(data_root: Path, notes: list[str]) -> Dataset:
     try:
         prepare_fashion_mnist(data_root, timeout_s=_AUTO_TIMEOUT_S)
     except DataError as error:
         notes.append(f"NOT FASHION-MNIST: training on SYNTHETIC garments drawn in code, because {error}")
-        return config.model_copy(update={"dataset": "synthetic"})
-    return config.model_copy(update={"dataset": "fashion-mnist"})
+        return "synthetic"
+    return "fashion-mnist"
 
 
-def _decide_weights(space: Space, notes: list[str]) -> Space:
-    """`auto` becomes `imagenet` if that can be had, else `none`, and with it goes what only pretrained weights need."""
+def _decide_weights(notes: list[str]) -> bool:
     found = imagenet_available()
-    notes.append(
-        "weights: auto is imagenet"
-        if found
-        else "weights: auto is none (ImageNet's are not cached and not downloadable)"
-    )
-    decided = "imagenet" if found else "none"
-    old = space.dimensions[_WEIGHTS]
-    options = dict.fromkeys(decided if value == _AUTO else str(value) for value in old.values())
-    dimensions: dict[str, Any] = dict(space.dimensions)
-    dimensions[_WEIGHTS] = Choice(tuple(options)) if len(options) > 1 else Fixed(decided)
-    if dimensions[_WEIGHTS] == Fixed("none"):
-        dimensions.pop("stem_init", None)
-    return dataclasses.replace(space, dimensions=dimensions)
+    missing = "weights: auto is none (ImageNet's are not cached and not downloadable)"
+    notes.append("weights: auto is imagenet" if found else missing)
+    return found
+
+
+def _without_auto(space: Space, *, found: bool) -> Space:
+    """`auto` becomes `imagenet` if found, else `none`, and with it goes what only pretrained weights need."""
+    space = _map_weights(space, lambda value: ("imagenet" if found else "none") if value == _AUTO else value)
+    if set(_weights_of(space)) == {"none"}:
+        kept = {name: dimension for name, dimension in space.dimensions.items() if name != "stem_init"}
+        return dataclasses.replace(space, dimensions=kept)
+    return space
+
+
+def _with_full_paths(space: Space) -> Space:
+    """A path means the same file from wherever the experiment is looked at again."""
+    known = ("imagenet", "none")
+    return _map_weights(space, lambda value: value if value in known else str(Path(value).expanduser().absolute()))
+
+
+def _map_weights(space: Space, change: Callable[[str], str]) -> Space:
+    options = tuple(dict.fromkeys(change(value) for value in _weights_of(space)))
+    if not options:
+        return space
+    dimension = Choice(options) if isinstance(space.dimensions[_WEIGHTS], Choice) else Fixed(options[0])
+    return dataclasses.replace(space, dimensions={**space.dimensions, _WEIGHTS: dimension})
 
 
 def _weights_of(space: Space) -> tuple[str, ...]:

@@ -48,9 +48,10 @@ class SearchProgress(AbstractContextManager["SearchProgress"]):
     def __init__(self, console: Console, config: SearchConfig, before: list[FrozenTrial]) -> None:
         self._console = console
         self._config = config
+        self._metric = config.metric if config.dataset == "fashion-mnist" else f"{config.dataset} {config.metric}"
         self._counts = dict.fromkeys((TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL), 0)
         self._best: tuple[float, int, str] | None = None
-        self._running: dict[int, tuple[str, list[Epoch]]] = {}
+        self._running: dict[int, tuple[str, Epoch | None]] = {}
         self._start_s = time.monotonic()
         for trial in before:
             if trial.state in self._counts:
@@ -74,10 +75,10 @@ class SearchProgress(AbstractContextManager["SearchProgress"]):
             self._live.stop()
 
     def trial_started(self, assignment: Assignment) -> None:
-        self._running[assignment.number] = (_describe(assignment), [])
+        self._running[assignment.number] = (str(assignment.hyperparameters[MODEL]), None)
 
     def epoch_ended(self, number: int, epoch: Epoch) -> None:
-        self._running[number][1].append(epoch)
+        self._running[number] = (self._running[number][0], epoch)
 
     def trial_ended(self, trial: FrozenTrial) -> None:
         self._running.pop(trial.number, None)
@@ -99,7 +100,7 @@ class SearchProgress(AbstractContextManager["SearchProgress"]):
             return line.append(f"{trial.user_attrs[REASON]}: {trial.user_attrs[MESSAGE]}", style="red")
         is_best = self._best is not None and self._best[1] == trial.number
         line.append(
-            f"{self._config.metric} {value:.4f} (epoch {epoch} of {len(trial.intermediate_values)})",
+            f"{self._metric} {value:.4f} (epoch {epoch} of {len(trial.intermediate_values)})",
             style="bold green" if is_best else "dim" if trial.state == TrialState.PRUNED else "",
         )
         parameters = compact_parameters(trial.params)
@@ -116,14 +117,13 @@ class SearchProgress(AbstractContextManager["SearchProgress"]):
         )
         if self._best:
             value, number, model = self._best
-            summary.append(f"\nbest so far: {self._config.metric} {value:.4f} (trial {number} {model})", style="green")
+            summary.append(f"\nbest so far: {self._metric} {value:.4f} (trial {number} {model})", style="green")
         table = Table(box=None, pad_edge=False, header_style="dim")
         for name in ("trial", "model", "epoch", "train_loss", "val_loss", "val_accuracy"):
             table.add_column(name, justify="left" if name == "model" else "right")
-        for number, (model, epochs) in sorted(self._running.items()):
-            last = epochs[-1] if epochs else None
+        for number, (model, last) in sorted(self._running.items()):
             values = [f"{v:.4f}" for v in (last.train_loss, last.val_loss, last.val_accuracy)] if last else ["…"] * 3
-            table.add_row(str(number), model, f"{len(epochs)}/{self._config.max_epochs}", *values)
+            table.add_row(str(number), model, f"{last.epoch if last else 0}/{self._config.max_epochs}", *values)
         return Group(summary, table)
 
     def _estimate(self, done: int, elapsed_s: float) -> str:
@@ -134,10 +134,6 @@ class SearchProgress(AbstractContextManager["SearchProgress"]):
         if self._config.time_budget_s is not None:
             left_s = min(left_s, max(0.0, self._config.time_budget_s - elapsed_s))
         return f", about {_clock(left_s)} left"
-
-
-def _describe(assignment: Assignment) -> str:
-    return str(assignment.hyperparameters[MODEL])
 
 
 def _clock(seconds: float) -> str:

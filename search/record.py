@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -46,21 +47,35 @@ class Failure:
 
 
 def open_storage(journal: Path) -> JournalStorage:
-    """The storage behind a journal file, made if it is not there."""
+    """The storage behind a journal file, made if it is not there.
+
+    Raises:
+        ExperimentError: the file is damaged or holds something else.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return JournalStorage(JournalFileBackend(str(journal)))
+    try:
+        return JournalStorage(JournalFileBackend(str(journal)))
+    except (ValueError, LookupError, TypeError, AssertionError) as error:
+        raise ExperimentError(f"{journal} is damaged or holds something else: {error!r}") from error
+
+
+def repair_journal(journal: Path) -> None:
+    """Cuts off a last line that a crash left unfinished; what is appended to it would be lost with it."""
+    if not journal.exists():
+        return
+    content = journal.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(journal, whole)
 
 
 def read_study(journal: Path) -> optuna.Study:
     """The one study of a journal, to read from; its name need not be that of the folder, which may have been renamed.
 
     Raises:
-        ExperimentError: the journal holds no study, or several.
+        ExperimentError: the journal is damaged, holds no study, or several.
     """
-    try:
-        storage = open_storage(journal)
-    except (ValueError, LookupError, TypeError) as error:
-        raise ExperimentError(f"{journal} is damaged or holds something else: {error!r}") from error
+    storage = open_storage(journal)
     names = optuna.get_all_study_names(storage)
     if len(names) != 1:
         raise ExperimentError(f"{journal} should hold one study, but holds {len(names)}")

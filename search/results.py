@@ -15,6 +15,10 @@ from search.record import MESSAGE, REASON, STATE_NAMES, best_epoch, best_value, 
 from search.yaml_file import read_yaml
 
 _UNFREEZE = "unfreeze"
+_FIRST_COLUMNS = ("trial", "state", "value", "best_epoch", "epochs", "duration_s")
+_LAST_COLUMNS = ("reason", "message", "dataset")
+COLUMNS = (*_FIRST_COLUMNS, *_LAST_COLUMNS)
+"""The columns of every table of trials; the others are parameters."""
 
 
 def read_settings(experiment: Experiment) -> dict[str, Any]:
@@ -35,13 +39,14 @@ def read_trials(experiment: Experiment) -> pd.DataFrame:
 
     Columns: ``trial``, ``state``, ``value`` (of the best epoch, in the search's metric), ``best_epoch``, ``epochs``,
     ``duration_s``, one column a parameter (``unfreeze`` lists the unfrozen stages), ``reason`` and ``message`` of a
-    failure.
+    failure, and the ``dataset`` on which all of it was measured.
     """
-    metric = read_settings(experiment)["metric"]
+    settings = read_settings(experiment)
+    metric, dataset = settings["metric"], str(settings.get("dataset"))
     trials = read_study(experiment.journal).get_trials(deepcopy=False)
-    rows = [_row(trial, metric) for trial in trials]
-    names = list(dict.fromkeys(name for row in rows for name in row if name not in _COLUMNS))
-    table = pd.DataFrame(rows, columns=[*_COLUMNS[:6], *names, *_COLUMNS[6:]])
+    rows = [_row(trial, metric, dataset) for trial in trials]
+    names = list(dict.fromkeys(name for row in rows for name in row if name not in COLUMNS))
+    table = pd.DataFrame(rows, columns=[*_FIRST_COLUMNS, *names, *_LAST_COLUMNS])
     order = {state: rank for rank, state in enumerate(("complete", "pruned", "running", "waiting", "failed"))}
     ascending = DIRECTIONS[metric] == "minimize"
     return (
@@ -74,10 +79,7 @@ def format_value(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-_COLUMNS = ("trial", "state", "value", "best_epoch", "epochs", "duration_s", "reason", "message")
-
-
-def _row(trial: FrozenTrial, metric: str) -> dict[str, Any]:
+def _row(trial: FrozenTrial, metric: str, dataset: str) -> dict[str, Any]:
     return {
         "trial": trial.number,
         "state": STATE_NAMES[trial.state],
@@ -88,4 +90,5 @@ def _row(trial: FrozenTrial, metric: str) -> dict[str, Any]:
         **compact_parameters(trial.params),
         "reason": trial.user_attrs.get(REASON),
         "message": trial.user_attrs.get(MESSAGE),
+        "dataset": dataset,
     }

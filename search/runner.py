@@ -55,6 +55,7 @@ def run_trials(
         pretrained={name: ray.put(state) for name, state in prepared.pretrained.items()},
         slot=slots.slot,
         num_epochs=config.max_epochs,
+        dataset=config.dataset,
         metric=config.metric,
         seed=config.seed,
         precision=config.precision,

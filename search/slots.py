@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from search.config import SearchConfig
 from search.errors import ConfigError
@@ -40,7 +42,8 @@ class Slot:
     @property
     def worker_resources(self) -> dict[str, float]:
         """What each Ray Train worker asks for."""
-        share = {"CPU": self.cpus / self.num_workers}
+        # Rounded down to what Ray counts in, or the shares could add up to more than the CPUs there are.
+        share = {"CPU": math.floor(self.cpus / self.num_workers * 1e4 + 1e-6) / 1e4}
         return share | ({"GPU": self.gpus / self.num_workers} if self.gpus else {})
 
     @property
@@ -88,15 +91,22 @@ def plan_slots(config: SearchConfig, resources: Resources) -> Slots:
 
 
 def _fit_gpus(slot: Slot, num_gpus: int) -> float:
-    """How many slots the GPUs hold; a worker's fraction lies on one GPU."""
-    share = slot.gpus / slot.num_workers
-    if share >= 1:
-        return num_gpus / slot.gpus
-    return num_gpus * int(1 / share + 1e-9) / slot.num_workers
+    """How many slots the GPUs hold; a fraction lies on one GPU."""
+    return num_gpus / slot.gpus if slot.gpus >= 1 else num_gpus * int(1 / slot.gpus + 1e-9)
 
 
 def local_resources() -> Resources:
     """CPUs and GPUs of this machine that this process may use."""
     import torch
 
-    return Resources(len(os.sched_getaffinity(0)), torch.cuda.device_count())
+    return Resources(_count_cpus(), torch.cuda.device_count())
+
+
+def _count_cpus() -> int:
+    """CPUs that this process may use: fewer than the machine's under an affinity or in a container with a quota."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return count
+    return count if quota == "max" else max(1, min(count, int(quota) // int(period)))

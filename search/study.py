@@ -15,7 +15,7 @@ from fmnist_models.epoch import DIRECTIONS, Epoch
 from fmnist_models.seeds import derive_seed
 from search.config import SearchConfig
 from search.experiment import Experiment
-from search.record import MESSAGE, REASON, Failure, best_value, open_storage
+from search.record import MESSAGE, REASON, Failure, best_value, open_storage, repair_journal
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class SearchStudy:
 
     @classmethod
     def open(cls, experiment: Experiment, config: SearchConfig) -> SearchStudy:
-        """The experiment's study, made if it is not there."""
+        """The experiment's study, made if it is not there; to be called by the one process that holds its lock."""
+        repair_journal(experiment.journal)
         storage = open_storage(experiment.journal)
         names = optuna.get_all_study_names(storage)
         study = optuna.create_study(

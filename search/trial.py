@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import ray
 import torch
 from ray import train, tune
-from ray.train import RunConfig, ScalingConfig
+from ray.exceptions import RayError
+from ray.train import ControllerError, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer, get_device
 from ray.tune.integration.ray_train import TuneReportCallback
 from torch import nn
@@ -59,6 +60,7 @@ class Shared:
     pretrained: Mapping[str, ray.ObjectRef[Any]]
     slot: Slot
     num_epochs: int
+    dataset: str
     metric: str
     seed: int
     precision: str
@@ -66,12 +68,25 @@ class Shared:
 
 
 def run_trial(config: dict[str, Any], shared: Shared) -> None:
-    """The Tune trainable: one worker trains in this process, several in a Ray Train worker group."""
+    """The Tune trainable: one worker trains in this process, several in a Ray Train worker group.
+
+    What goes wrong in the training is the trial's result. What goes wrong around it (a worker or its node is gone) is
+    raised, and Tune restarts the trial, which continues from its last checkpoint.
+    """
     assignment = Assignment(**config)
     try:
         _trainer(assignment, shared).fit()
-    except Exception as error:  # whatever went wrong in a worker is this trial's result, not the search's end
+    except Exception as error:
+        if _is_infrastructure(error):
+            raise
         _report_failure(assignment, shared, error)
+
+
+def _is_infrastructure(error: Exception) -> bool:
+    if isinstance(error, WorkerGroupError):
+        # When a worker dies, those who waited for it fail too, of their own code as it seems.
+        return any(hasattr(failure, "health_check_failure") for failure in error.worker_failures.values())
+    return isinstance(error, (RayError, ControllerError))
 
 
 def parse_epoch(result: Mapping[str, Any]) -> Epoch:
@@ -124,7 +139,7 @@ def _train_loop(config: dict[str, Any]) -> None:
     try:
         for epoch in training.epochs():
             if is_first:
-                _save(training, files, metric=shared.metric)
+                _save(training, files, shared)
             report(dataclasses.asdict(epoch))
     except DivergedError as error:
         report(_failure_message(Failure(Reason.DIVERGED, str(error))))
@@ -143,7 +158,7 @@ def _make_training(assignment: Assignment, shared: Shared) -> Trainable:
     return shared.make_training(
         plan,
         ray.get(shared.data),
-        device=get_device(),
+        device=get_device() if shared.slot.gpus else torch.device("cpu"),
         pretrained=None if pretrained is None else ray.get(pretrained),
     )
 
@@ -158,25 +173,25 @@ def _resume(training: Trainable, files: TrialFiles) -> list[Epoch]:
     return list(training.history)
 
 
-def _save(training: Trainable, files: TrialFiles, *, metric: str) -> None:
+def _save(training: Trainable, files: TrialFiles, shared: Shared) -> None:
     """Saves the trial as it is after its newest epoch, before anyone is told of it."""
-    *before, newest = training.history
-    values = [epoch.metric(metric) for epoch in before]
-    best_before = None
-    for value in values:
-        best_before = value if is_better(value, best_before, metric=metric) else best_before
-    if is_better(newest.metric(metric), best_before, metric=metric):
+    *before, newest = (epoch.metric(shared.metric) for epoch in training.history)
+    if all(is_better(newest, value, metric=shared.metric) for value in before):
         save_weights(files.best, training.model.state_dict())
     save_checkpoint(files.last, training.state_dict())
-    write_aside(files.epochs, format_epochs(training.history))
+    write_aside(files.epochs, format_epochs(training.history, dataset=shared.dataset))
 
 
 def _report_failure(assignment: Assignment, shared: Shared, error: Exception) -> None:
-    text = "".join(traceback.format_exception(error))
+    """Keeps the traceback in the trial's folder and reports its last line with the reason."""
+    if isinstance(error, WorkerGroupError):
+        text = str(next(iter(error.worker_failures.values()), error))
+    else:
+        text = "".join(traceback.format_exception(error))
     write_aside(shared.experiment.trial(assignment.number).error, text)
     last_line = text.strip().splitlines()[-1]
-    reason = Reason.MEMORY if isinstance(error, (MemoryError, torch.OutOfMemoryError)) else Reason.CODE
-    tune.report(_failure_message(Failure(reason, last_line[:500])))
+    is_memory = last_line.partition(":")[0].endswith("MemoryError")  # Python's, or torch.OutOfMemoryError
+    tune.report(_failure_message(Failure(Reason.MEMORY if is_memory else Reason.CODE, last_line[:500])))
 
 
 def _failure_message(failure: Failure) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from optuna.trial import TrialState
@@ -63,8 +64,7 @@ class StudyScheduler(_NotSaved, FIFOScheduler):
         """Only a trial whose process died ends in an error of Tune's, and only the last time is its end."""
         number = trial.config["number"]
         if self._study.is_running(number) and not trial.should_recover():  # type: ignore[no-untyped-call]
-            lines = str(trial.get_error() or "").strip().splitlines() or ["the trial's process died"]
-            self._study.fail(number, Failure(Reason.INFRASTRUCTURE, lines[-1][:500]))
+            self._study.fail(number, Failure(Reason.INFRASTRUCTURE, _last_error(trial)))
             self._progress.trial_ended(self._study.trial(number))
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
@@ -84,3 +84,13 @@ class StudyScheduler(_NotSaved, FIFOScheduler):
         self._progress.trial_ended(self._study.trial(number))
         # A trial that has nothing more to do ends by itself, which leaves its process fit for the next one.
         return str(TrialScheduler.STOP if state == TrialState.PRUNED else TrialScheduler.CONTINUE)
+
+
+def _last_error(trial: TuneTrial) -> str:
+    """What Ray says of the death of the trial's process, on one line."""
+    try:
+        lines = Path(trial.error_file).read_text(encoding="utf-8").strip().splitlines()
+    except (OSError, TypeError):
+        lines = []
+    said = [line.strip() for line in lines if "Error" in line]
+    return (said[-1] if said else "the trial's process died")[:500]

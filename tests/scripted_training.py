@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import distributed, nn
 
 from fmnist_models.data import TrainingData
 from fmnist_models.epoch import Epoch
-from fmnist_models.training import DivergedError, TrainingPlan
+from fmnist_models.training import DivergedError, Training, TrainingPlan
 
 GOOD, BAD, DIVERGES, RAISES, OUT_OF_MEMORY, DIES_ONCE, DIES = 0.001, 0.002, 0.003, 0.004, 0.005, 0.006, 0.007
 COURSES = (GOOD, BAD, DIVERGES, RAISES, OUT_OF_MEMORY, DIES_ONCE, DIES)
@@ -76,3 +76,18 @@ class ScriptedTraining:
     def _write(self, line: str) -> None:
         with self._diary.open("a") as file:
             file.write(line + "\n")
+
+
+class KillsAWorkerOnce(Training):
+    """A real training whose second worker is killed, once, when the second epoch begins."""
+
+    def __init__(self, *arguments: Any, mark: Path, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._mark = mark
+
+    def epochs(self) -> Iterator[Epoch]:
+        for epoch in super().epochs():
+            yield epoch
+            if distributed.get_rank() == 1 and not self._mark.exists():
+                self._mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)

@@ -67,7 +67,16 @@ def test_the_readmes_commands_work_in_order(fashion_mnist_root: Path, tmp_path: 
     accuracy = re.search(r"test accuracy ([0-9.]+)% on 1,000 fashion-mnist images", outputs["make quickstart"])
     assert accuracy is not None
     assert float(accuracy.group(1)) > 80
-    assert len([line for line in outputs["make quickstart"].splitlines() if re.match(r"trial +\d+  (complete|pruned)", line)]) == 12
+    assert (
+        len(
+            [
+                line
+                for line in outputs["make quickstart"].splitlines()
+                if re.match(r"trial +\d+  (complete|pruned)", line)
+            ]
+        )
+        == 12
+    )
     folder = tmp_path / "experiments" / "quickstart"
     assert (folder / "confusion_matrix.png").read_bytes().startswith(b"\x89PNG")
     for name in re.findall(r"^\| (`.*?) \|", README.split("## How to")[0], flags=re.MULTILINE):

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import io
+import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +52,22 @@ def make_epoch(number: int, accuracy: float) -> Epoch:
 def make_experiment(path: Path, *, message: str = MESSAGE, **changes: Any) -> Experiment:
     """Trial 0 is complete, 1 pruned, 2 failed, 3 complete and the best, 4 pruned, 5 runs."""
     experiment, config = Experiment(path), make_config(**changes)
-    open_experiment(experiment, config)
-    study = SearchStudy.open(experiment, config)
-    for accuracies in ([0.625, 0.75, 0.6875], [0.125, 0.25], [0.99], [0.75, 0.8125, 0.875], [0.125, 0.375], [0.96875]):
-        assignment = study.next_assignment()
-        assert assignment is not None
-        for number, accuracy in enumerate(accuracies, start=1):
-            study.report(assignment.number, make_epoch(number, accuracy))
-        if assignment.number == 2:
-            study.fail(2, Failure(Reason.CODE, message))
+    with open_experiment(experiment, config):
+        study = SearchStudy.open(experiment, config)
+        for accuracies in (
+            [0.625, 0.75, 0.6875],
+            [0.125, 0.25],
+            [0.99],
+            [0.75, 0.8125, 0.875],
+            [0.125, 0.375],
+            [0.96875],
+        ):
+            assignment = study.next_assignment()
+            assert assignment is not None
+            for number, accuracy in enumerate(accuracies, start=1):
+                study.report(assignment.number, make_epoch(number, accuracy))
+            if assignment.number == 2:
+                study.fail(2, Failure(Reason.CODE, message))
     return experiment
 
 
@@ -68,6 +77,11 @@ def shown(table: Table, *, width: int = 80) -> str:
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert max(cell_len(line) for line in text.splitlines()) <= width
     return str(text)
+
+
+def enter(experiment: Experiment, config: SearchConfig) -> None:
+    with open_experiment(experiment, config):
+        pass
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -87,8 +101,8 @@ def test_the_table_of_trials_has_a_column_for_each_parameter_between_the_fixed_o
     table = read_trials(experiment)
     fixed = ["trial", "state", "value", "best_epoch", "epochs", "duration_s"]
     columns = list(table.columns)
-    assert (columns[:6], columns[-2:]) == (fixed, ["reason", "message"])
-    assert set(columns[6:-2]) == {"lr", "unfreeze"}
+    assert (columns[:6], columns[-3:]) == (fixed, ["reason", "message", "dataset"])
+    assert set(columns[6:-3]) == {"lr", "unfreeze"}
     drawn = {t.number: t for t in SearchStudy.open(experiment, make_config()).study.get_trials()}
     for row in table.to_dict("records"):
         hyperparameters = make_config().space.suggest(drawn[row["trial"]])
@@ -101,8 +115,8 @@ def test_the_table_of_trials_has_a_column_for_each_parameter_between_the_fixed_o
 
 def test_a_study_without_trials_gives_an_empty_table(tmp_path: Path) -> None:
     experiment = Experiment(tmp_path / "x")
-    open_experiment(experiment, make_config())
-    SearchStudy.open(experiment, make_config())
+    with open_experiment(experiment, make_config()):
+        SearchStudy.open(experiment, make_config())
     table = read_trials(experiment)
     assert len(table) == 0
     assert "value" in table.columns
@@ -168,13 +182,13 @@ def test_settings_are_plain_values_and_something_else_is_refused(tmp_path: Path)
 
 
 numbers = st.floats(allow_nan=False)
-epochs = st.builds(Epoch, epoch=st.integers(1, 10_000), **{name: numbers for name in COLUMNS if name != "epoch"})
+epochs = st.builds(Epoch, epoch=st.integers(1, 10_000), **dict.fromkeys(COLUMNS[1:-1], numbers))
 
 
 @settings(deadline=None)
 @given(written=st.lists(epochs, max_size=5))
 def test_epochs_survive_being_written_and_read(written: list[Epoch]) -> None:
-    assert parse_epochs(format_epochs(written)) == written
+    assert parse_epochs(format_epochs(written, dataset="synthetic")) == written
 
 
 @settings(deadline=None)
@@ -185,11 +199,12 @@ def test_epochs_survive_being_written_and_read(written: list[Epoch]) -> None:
 @example(text="epoch\n1\n")
 @example(text='"' + ",".join(COLUMNS))
 @example(text=",".join(COLUMNS) + "\n1,2\n")
-@example(text=",".join(COLUMNS) + "\n1" + ",x" * 6 + "\n")
-@example(text=",".join(COLUMNS) + "\n1.5" + ",1" * 6 + "\n")
-@example(text=",".join(COLUMNS) + "\n1" + ",1" * 7 + "\n")
-@example(text=",".join(COLUMNS) + ",more\n1" + ",1" * 7 + "\n")
-@example(text=",".join(COLUMNS) + "\n1" + "," * 6 + "\n")
+@example(text=",".join(COLUMNS) + "\n1" + ",x" * 7 + "\n")
+@example(text=",".join(COLUMNS) + "\n1.5" + ",1" * 7 + "\n")
+@example(text=",".join(COLUMNS) + "\n1" + ",1" * 6 + "\n")
+@example(text=",".join(COLUMNS) + "\n1" + ",1" * 8 + "\n")
+@example(text=",".join(COLUMNS) + ",more\n1" + ",1" * 8 + "\n")
+@example(text=",".join(COLUMNS) + "\n1" + "," * 7 + "\n")
 def test_what_is_no_table_of_epochs_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  (any message)
         parse_epochs(text)
@@ -257,10 +272,11 @@ def test_the_experiments_folder_is_the_one_named_then_the_variables_then_here(mo
 
 def test_an_experiment_is_continued_with_the_same_config_and_with_what_may_change(tmp_path: Path) -> None:
     experiment = make_experiment(tmp_path / "x")
-    open_experiment(experiment, make_config())
     changed = make_config(max_trials=9, time_budget_s=60, max_concurrent_trials=2)
-    open_experiment(experiment, changed)
-    assert read_config(experiment) == changed
+    for config in (make_config(), changed):
+        with open_experiment(experiment, config):
+            assert read_config(experiment) == config
+    assert len(json.loads(experiment.versions.read_text())) == 3, "what each of the three runs was made with"
     assert len(read_trials(experiment)) == 6
 
 
@@ -278,7 +294,7 @@ def test_another_config_is_refused_with_both_values_and_nothing_is_overwritten(
 ) -> None:
     experiment = make_experiment(tmp_path / "x")
     before = {path: path.read_bytes() for path in experiment.path.rglob("*") if path.is_file()}
-    for attempt in (check_continuation, open_experiment):
+    for attempt in (check_continuation, enter):
         with pytest.raises(ConfigError) as caught:
             attempt(experiment, make_config(**changes))
         assert [word for word in ["experiment x", *words] if word not in str(caught.value)] == []
@@ -288,4 +304,28 @@ def test_another_config_is_refused_with_both_values_and_nothing_is_overwritten(
 def test_a_folder_that_cannot_be_made_is_refused_by_its_path(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ExperimentError, match="file/x is not writable"):
-        open_experiment(Experiment(tmp_path / "file" / "x"), make_config())
+        enter(Experiment(tmp_path / "file" / "x"), make_config())
+
+
+def test_a_second_run_of_an_experiment_is_refused_and_names_the_first(tmp_path: Path) -> None:
+    experiment = Experiment(tmp_path / "x")
+    with open_experiment(experiment, make_config()):
+        before = {path: path.read_bytes() for path in experiment.path.rglob("*")}
+        with pytest.raises(ExperimentError, match=f"x is being run by process {os.getpid()} on .* since 2"):
+            enter(experiment, make_config())
+        assert {path: path.read_bytes() for path in experiment.path.rglob("*")} == before
+    enter(experiment, make_config())
+
+
+def test_a_journal_with_a_torn_last_line_is_read_and_continued(tmp_path: Path) -> None:
+    experiment = make_experiment(tmp_path / "x")
+    with experiment.journal.open("ab") as file:
+        file.write(b'{"op_code":4,"worker_id":"cut sho')
+    before = read_trials(experiment)
+    study = SearchStudy.open(experiment, make_config())
+    assignment = study.next_assignment()
+    assert assignment is not None
+    study.report(assignment.number, make_epoch(2, 0.5))
+    after = read_trials(experiment)
+    assert sorted(before["trial"]) == sorted(after["trial"])
+    assert after.set_index("trial").loc[assignment.number, "epochs"] == 2
