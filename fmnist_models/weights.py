@@ -73,7 +73,8 @@ def _imagenet() -> dict[str, Tensor]:
     before_s = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_STALLED_S)  # torch.hub offers no time limit
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # torch.hub announces a download even without progress
+        # torch.hub announces a download even without progress.
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             return dict(ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True))
     except (OSError, RuntimeError) as error:
         raise WeightsError(

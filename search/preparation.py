@@ -84,11 +84,10 @@ def _decide_weights(notes: list[str]) -> bool:
 
 def _without_auto(space: Space, *, found: bool) -> Space:
     """`auto` becomes `imagenet` if found, else `none`, and with it goes what only pretrained weights need."""
-    space = _map_weights(space, lambda value: ("imagenet" if found else "none") if value == _AUTO else value)
-    if set(_weights_of(space)) == {"none"}:
+    if not found and set(_weights_of(space)) <= {_AUTO, "none"}:
         kept = {name: dimension for name, dimension in space.dimensions.items() if name != "stem_init"}
-        return dataclasses.replace(space, dimensions=kept)
-    return space
+        return dataclasses.replace(space, dimensions={**kept, _WEIGHTS: Fixed("none")})
+    return _map_weights(space, lambda value: ("imagenet" if found else "none") if value == _AUTO else value)
 
 
 def _with_full_paths(space: Space) -> Space:

@@ -87,10 +87,7 @@ class StudyScheduler(_NotSaved, FIFOScheduler):
 
 
 def _last_error(trial: TuneTrial) -> str:
-    """What Ray says of the death of the trial's process, on one line."""
-    try:
-        lines = Path(trial.error_file).read_text(encoding="utf-8").strip().splitlines()
-    except (OSError, TypeError):
-        lines = []
-    said = [line.strip() for line in lines if "Error" in line]
-    return (said[-1] if said else "the trial's process died")[:500]
+    """What Ray says of the last death of the trial's process: the first and the last line of it."""
+    _, _, last = Path(trial.error_file).read_text(encoding="utf-8").rpartition("Failure # ")
+    _, *said = [line.strip() for line in last.splitlines() if line.strip()]
+    return " … ".join(dict.fromkeys([said[0], said[-1]]))[:500] if said else "the trial's process died"

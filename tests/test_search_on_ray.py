@@ -133,7 +133,7 @@ def test_a_failed_trial_says_why(scripted: ScriptedSearch, course: float, reason
 def test_a_trial_whose_process_keeps_dying_fails_as_infrastructure(scripted: ScriptedSearch) -> None:
     trial = scripted.trial(DIES)
     assert (trial.state, trial.value, trial.user_attrs["reason"]) == (TrialState.FAIL, None, "infrastructure")
-    assert "ActorDied" in trial.user_attrs["message"]
+    assert "died unexpectedly" in trial.user_attrs["message"]
 
 
 def test_an_exceptions_traceback_is_in_the_trials_folder(scripted: ScriptedSearch) -> None:
