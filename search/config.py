@@ -10,8 +10,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
 from fmnist_models.recipe import Recipe
+from search.dimensions import Fixed
 from search.errors import ConfigError
-from search.space import Fixed, Space, dump_space, parse_space
+from search.space import Space
+from search.space_file import dump_space, parse_space
 from search.yaml_file import dump_yaml, parse_yaml, read_yaml
 
 Dataset = Literal["auto", "fashion-mnist", "synthetic"]

@@ -13,7 +13,8 @@ from fmnist_models.data import TrainingData, load_images, prepare_fashion_mnist,
 from fmnist_models.errors import DataError
 from fmnist_models.weights import imagenet_available, load_pretrained
 from search.config import Dataset, SearchConfig
-from search.space import Choice, Fixed, Space
+from search.dimensions import Choice, Fixed
+from search.space import Space
 
 _WEIGHTS = "weights"
 _AUTO = "auto"

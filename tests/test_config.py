@@ -14,8 +14,8 @@ from fmnist_models.hyperparameters import domains
 from fmnist_models.networks import NETWORKS
 from fmnist_models.recipe import Recipe
 from search.config import PRESETS, SearchConfig, load_config, parse_config
+from search.dimensions import Fixed, FloatRange
 from search.errors import ConfigError
-from search.space import Fixed, FloatRange
 from search.yaml_file import parse_yaml, read_yaml
 
 SPACE = {"model": "customnet"}

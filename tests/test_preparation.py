@@ -12,8 +12,8 @@ from fmnist_models import data
 from fmnist_models.data import data_root
 from search import preparation
 from search.config import SearchConfig, parse_config
+from search.dimensions import Choice, Fixed
 from search.preparation import prepare
-from search.space import Choice, Fixed
 
 SMALL = {"dataset": "synthetic", "train_size": 200}
 
