@@ -184,6 +184,16 @@ def test_a_machine_without_a_network_searches_synthetic_garments_from_a_clean_ch
     assert (checkout / "search").is_dir()
 
 
+def test_a_search_without_a_complete_trial_tests_none_and_says_so() -> None:
+    space = {"model": "customnet", "optimizer": "sgd", "lr": 10, "weight_decay": 10, "momentum": 0.99}
+    path = write_config(space=space, max_trials=1, max_epochs=3, precision="fp32")
+    process = start_fmnist("search", "run", str(path))
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1, output
+    assert "failed    diverged: epoch " in output
+    assert "no trial is complete, so none was tested" in " ".join(output.split())
+
+
 @pytest.mark.parametrize("name", ["SIGINT", pytest.param("SIGTERM", marks=pytest.mark.slow)])
 def test_an_interrupted_search_keeps_what_it_has_and_continues(capsys: pytest.CaptureFixture[str], name: str) -> None:
     path = write_config(max_epochs=25, train_size=600, pruner="none")

@@ -6,26 +6,14 @@ import io
 from pathlib import Path
 
 import pytest
+from epochs import make_epoch
 from rich.console import Console
 
-from fmnist_models.epoch import Epoch
 from search.config import SearchConfig, parse_config
 from search.experiment import Experiment
 from search.progress import SearchProgress
 from search.record import Failure, Reason
 from search.study import SearchStudy
-
-
-def make_epoch(number: int, accuracy: float) -> Epoch:
-    return Epoch(
-        epoch=number,
-        train_loss=0.5,
-        train_accuracy=accuracy,
-        val_loss=0.25,
-        val_accuracy=accuracy,
-        lr=0.1,
-        epoch_s=1.0,
-    )
 
 
 def make_config(dataset: str) -> SearchConfig:
@@ -82,7 +70,7 @@ def test_a_terminal_shows_counts_the_best_and_what_runs(tmp_path: Path) -> None:
     assert "best so far: val_accuracy 0.8750 (trial 0" in text
     assert "left" in text
     running = next(line.split() for line in text.splitlines() if line.split()[:2] == ["3", "customnet"])
-    assert running == ["3", "customnet", "1/2", "0.5000", "0.2500", "0.8125"]
+    assert running == ["3", "customnet", "1/2", "0.1875", "0.1875", "0.8125"]
 
 
 @pytest.mark.parametrize("terminal", [False, True])

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from epochs import make_epoch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
@@ -34,19 +35,6 @@ METRICS = ["val_accuracy", "val_loss"]
 def make_config(**changes: Any) -> SearchConfig:
     base = {"space": SPACE, "max_trials": 6, "max_epochs": 3, "min_epochs": 2, "pruner": "halving"}
     return parse_config(base | changes, where="test")
-
-
-def make_epoch(number: int, accuracy: float) -> Epoch:
-    loss = 1 - accuracy
-    return Epoch(
-        epoch=number,
-        train_loss=loss,
-        train_accuracy=accuracy,
-        val_loss=loss,
-        val_accuracy=accuracy,
-        lr=0.1,
-        epoch_s=1.0,
-    )
 
 
 def make_experiment(path: Path, *, message: str = MESSAGE, **changes: Any) -> Experiment:

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from epochs import make_epoch
 from optuna.trial import TrialState
 
-from fmnist_models.epoch import Epoch
 from search.config import SearchConfig, parse_config
 from search.errors import ExperimentError
 from search.experiment import Experiment
@@ -28,20 +28,6 @@ FAILURE = Failure(Reason.MEMORY, "out of memory: 2 GiB asked")
 def make_config(**changes: Any) -> SearchConfig:
     settings = {"space": SPACE, "max_trials": 8, "max_epochs": NUM_EPOCHS, "pruner": "none"}
     return parse_config(settings | changes, where="test")
-
-
-def make_epoch(number: int, accuracy: float) -> Epoch:
-    """An epoch whose two metrics agree on what is better."""
-    loss = 1 - accuracy
-    return Epoch(
-        epoch=number,
-        train_loss=loss,
-        train_accuracy=accuracy,
-        val_loss=loss,
-        val_accuracy=accuracy,
-        lr=0.1,
-        epoch_s=1.0,
-    )
 
 
 def value_of(accuracy: float, metric: str) -> float:
