@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -16,7 +17,8 @@ from types import FrameType
 
 import ray
 
-_ADDRESS = "127.0.0.1"
+# Ray replaces 127.0.0.1 by the machine's outer address; the rest of Linux's loopback range it keeps.
+_ADDRESS = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
 
 
 @dataclass

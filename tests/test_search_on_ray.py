@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import torch
 from optuna.trial import FrozenTrial, TrialState
 from safetensors.torch import load_file
@@ -180,6 +181,10 @@ def test_only_the_best_trial_keeps_its_checkpoints(scripted: ScriptedSearch) -> 
 def test_nothing_of_ray_stays_in_the_experiment(scripted: ScriptedSearch) -> None:
     assert not scripted.experiment.ray_files.exists()
     assert not list(scripted.experiment.path.rglob("*.pkl"))
+
+
+def test_a_local_ray_lives_on_loopback(local_cluster: None) -> None:
+    assert all(node["NodeManagerAddress"].startswith("127.") for node in ray.nodes())
 
 
 def test_a_finished_search_trains_nothing_more(scripted: ScriptedSearch, synthetic_data: TrainingData) -> None:
