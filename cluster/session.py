@@ -1,4 +1,4 @@
-"""A Ray of one's own for as long as a block runs: loopback, its own temporary folder, silent, gone afterwards."""
+"""A Ray of one's own while a block runs: on loopback (on Linux), its own folder, silent, gone afterwards."""
 
 from __future__ import annotations
 

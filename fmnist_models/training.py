@@ -173,7 +173,7 @@ class Training:
         train_mode(self._forward)
         totals = torch.zeros(3, dtype=torch.float64, device=self._device)  # loss, correct, images
         for batch in self._batches:
-            # Equal shares, as the mean over processes takes them to be; up to world_size - 1 images sit an epoch out.
+            # Equal shares, as the mean over processes takes them to be; up to world_size - 1 images of each sit out.
             share = order[batch][self._rank :: self._world_size][: (batch.stop - batch.start) // self._world_size]
             images, labels = self._train.take(share)
             images = normalise(augment(images, self._recipe), self._normalisation)

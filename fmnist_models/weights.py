@@ -24,7 +24,7 @@ def load_pretrained(weights: str) -> dict[str, Tensor] | None:
     """The RGB ResNet-18 state dict that ``weights`` names, on the CPU; ``None`` for ``none``.
 
     Args:
-        weights: ``imagenet`` (downloaded once to torch's cache, hash-checked by torchvision), ``none``, or the path
+        weights: ``imagenet`` (downloaded once to torch's cache, hash-checked as it comes), ``none``, or the path
             of a torchvision-layout state dict, read with ``weights_only=True``.
 
     Raises:
@@ -76,7 +76,7 @@ def _imagenet() -> dict[str, Tensor]:
         # torch.hub announces a download even without progress.
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             return dict(ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True))
-    except (OSError, RuntimeError) as error:
+    except Exception as error:  # a damaged pickle, and a broken server, can raise anything
         raise WeightsError(
             f"ImageNet weights are neither cached under {torch.hub.get_dir()} nor downloadable ({error}); "
             "valid: weights: none, or the path of a torchvision resnet18 state dict"

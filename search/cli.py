@@ -195,9 +195,6 @@ def main() -> None:
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        sys.exit(128 + signal.SIGINT)
 
 
 def _prepare(
@@ -296,7 +293,8 @@ def _show_result(experiment: Experiment, prepared: Prepared, result: SearchResul
             highlight=False,
         )
     if result.evaluation is None:
-        console.print(f"no trial is complete, so none was tested; all is in {experiment.path}", highlight=False)
+        told = f"no trial is complete, so none was tested; all is in {experiment.path}"
+        console.print(told, highlight=False, markup=False, soft_wrap=True)
     else:
         _print_evaluation(result.evaluation, experiment.path, console)
 
@@ -317,7 +315,7 @@ def _print_evaluation(evaluation: Evaluation, folder: Path, console: Console) ->
         style="bold green",
         highlight=False,
     )
-    console.print(f"everything is in {folder}", highlight=False, soft_wrap=True)
+    console.print(f"everything is in {folder}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _print_json(value: Any) -> None:

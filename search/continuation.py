@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import time
 from collections.abc import Iterator
 
@@ -57,6 +58,8 @@ def open_experiment(experiment: Experiment, config: SearchConfig) -> Iterator[No
     check_continuation(experiment, config)
     experiment.create()
     with lock_experiment(experiment):
+        if not experiment.exists():
+            shutil.rmtree(experiment.trials, ignore_errors=True)  # of a study that is gone
         runs = json.loads(experiment.versions.read_text(encoding="utf-8")) if experiment.versions.exists() else []
         runs.append({"time": time.strftime("%Y-%m-%d %H:%M:%S"), **collect_versions()})
         write_aside(experiment.config, config.to_yaml())

@@ -13,7 +13,9 @@ from search.results import COLUMNS, format_value
 
 def trials_table(trials: pd.DataFrame, *, title: str, metric: str) -> Table:
     """The trials as they stand in the data frame, all parameters of one in one column."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
+    table = Table(
+        title=Text(title), title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim"
+    )
     for name in ("trial", "state", metric, "epoch", "seconds"):
         table.add_column(name, justify="left" if name == "state" else "right")
     table.add_column("parameters", overflow="fold")
@@ -40,7 +42,9 @@ def plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def per_class_table(per_class: pd.DataFrame, *, title: str) -> Table:
     """Precision, recall and F1 per class and averaged."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
+    table = Table(
+        title=Text(title), title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim"
+    )
     table.add_column("class")
     for name in ("precision", "recall", "f1", "support"):
         table.add_column(name, justify="right")

@@ -28,6 +28,7 @@ from search.record import best_epoch, best_trial, best_value, read_study
 from search.space import MODEL
 
 RULE = "best epoch on validation images among complete trials; the test set had no part in the choice"
+RULE_NAMED = "the trial was named by hand; its best epoch on validation images"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,9 +75,15 @@ def choose_trial(experiment: Experiment, config: SearchConfig, number: int | Non
 
 
 def evaluate_trial(
-    experiment: Experiment, config: SearchConfig, trial: FrozenTrial, *, data_root: Path, normalisation: Normalisation
+    experiment: Experiment,
+    config: SearchConfig,
+    trial: FrozenTrial,
+    *,
+    data_root: Path,
+    normalisation: Normalisation,
+    rule: str,
 ) -> Evaluation:
-    """Tests the trial's best epoch on the test images, in fp32.
+    """Tests the trial's best epoch on the test images, in fp32; ``rule`` says how the trial was chosen.
 
     Raises:
         ExperimentError: the trial's checkpoint is gone or unreadable.
@@ -105,7 +112,7 @@ def evaluate_trial(
         epoch=epoch,
         metric=config.metric,
         value=value,
-        rule=RULE,
+        rule=rule,
         hyperparameters=hyperparameters,
         scores=score(test.labels, predicted, class_names=CLASS_NAMES),
     )
@@ -153,7 +160,14 @@ def evaluate_and_save(
         DataError: the test images are damaged or missing.
     """
     trial = choose_trial(experiment, config, number)
-    evaluation = evaluate_trial(experiment, config, trial, data_root=data_root, normalisation=normalisation)
+    evaluation = evaluate_trial(
+        experiment,
+        config,
+        trial,
+        data_root=data_root,
+        normalisation=normalisation,
+        rule=RULE if number is None else RULE_NAMED,
+    )
     if number is None:
         save_best_model(experiment, evaluation, normalisation=normalisation)
         save_evaluation(evaluation, experiment.evaluation)

@@ -65,8 +65,12 @@ class Experiment:
         """Ray Tune's own files while a search runs; nothing here is ever read."""
         return self.path / ".ray"
 
+    @property
+    def trials(self) -> Path:
+        return self.path / "trials"
+
     def trial(self, number: int) -> TrialFiles:
-        return TrialFiles(self.path / "trials" / f"{number:05d}")
+        return TrialFiles(self.trials / f"{number:05d}")
 
     def exists(self) -> bool:
         return os.path.isfile(self.journal)  # unlike Path.is_file, False for a name too long to be one

@@ -23,11 +23,16 @@ def lock_experiment(experiment: Experiment) -> Iterator[None]:
     with experiment.lock.open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             file.seek(0)
             holder = file.read().strip() or "another process"
             raise ExperimentError(
                 f"experiment {experiment.name} is being run by {holder}; wait for it, end it, or choose another --name"
+            ) from error
+        except OSError as error:
+            raise ExperimentError(
+                f"{experiment.path} is on a file system that cannot lock files ({error.strerror}); "
+                "choose another folder with --experiments-dir"
             ) from error
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")

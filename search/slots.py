@@ -36,7 +36,7 @@ class Slot:
 
     @property
     def threads_per_worker(self) -> int:
-        """torch threads: never more than CPUs held."""
+        """torch threads: at least one, else never more than CPUs held."""
         return max(1, int(self.cpus / self.num_workers))
 
     @property

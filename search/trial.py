@@ -34,6 +34,8 @@ from search.study import Assignment
 
 # A worker group's controller looks after its workers every 2 s by default, and a report can wait that long.
 _QUICK_CONTROLLER = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.05", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+# What Python, torch and CUDA say when there is no more memory.
+_OUT_OF_MEMORY = ("MemoryError", "DefaultCPUAllocator: ", "CUDA error: out of memory")
 _REASON = "failure_reason"
 _MESSAGE = "failure_message"
 
@@ -97,6 +99,15 @@ def parse_epoch(result: Mapping[str, Any]) -> Epoch:
 def parse_failure(result: Mapping[str, Any]) -> Failure | None:
     """The failure that a Tune result carries, if it does."""
     return Failure(Reason(result[_REASON]), result[_MESSAGE]) if _REASON in result else None
+
+
+def explain_traceback(text: str) -> Failure:
+    """What a traceback says was raised, the first line of it, and whether memory ran out."""
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    frames = [position for position, line in enumerate(lines) if line.startswith("  ")]
+    raised = next(iter(lines[max(frames, default=-1) + 1 :]), lines[-1])
+    reason = Reason.MEMORY if any(sign in raised for sign in _OUT_OF_MEMORY) else Reason.CODE
+    return Failure(reason, raised[:500])
 
 
 def _trainer(assignment: Assignment, shared: Shared) -> TorchTrainer:
@@ -183,15 +194,13 @@ def _save(training: Trainable, files: TrialFiles, shared: Shared) -> None:
 
 
 def _report_failure(assignment: Assignment, shared: Shared, error: Exception) -> None:
-    """Keeps the traceback in the trial's folder and reports its last line with the reason."""
+    """Keeps the traceback in the trial's folder and reports what was raised, with the reason."""
     if isinstance(error, WorkerGroupError):
         text = str(next(iter(error.worker_failures.values()), error))
     else:
         text = "".join(traceback.format_exception(error))
     write_aside(shared.experiment.trial(assignment.number).error, text)
-    last_line = text.strip().splitlines()[-1]
-    is_memory = last_line.partition(":")[0].endswith("MemoryError")  # Python's, or torch.OutOfMemoryError
-    tune.report(_failure_message(Failure(Reason.MEMORY if is_memory else Reason.CODE, last_line[:500])))
+    tune.report(_failure_message(explain_traceback(text)))
 
 
 def _failure_message(failure: Failure) -> dict[str, str]:

@@ -184,6 +184,25 @@ def test_a_machine_without_a_network_searches_synthetic_garments_from_a_clean_ch
     assert (checkout / "search").is_dir()
 
 
+def test_a_trial_named_by_hand_is_evaluated_beside_the_experiment_and_says_so(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = write_config(max_trials=1)
+    process = start_fmnist("search", "run", str(path), "--experiments-dir", "in [/brackets]")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    folder = Path("in [/brackets]/small").absolute()
+    assert f"everything is in {folder}" in output
+    code, out, _ = fmnist(capsys, "evaluate", str(folder), "--trial", "0", "--json")
+    assert code == 0
+    assert json.loads(out)["rule"].startswith("the trial was named by hand")
+    assert json.loads((folder / "evaluation.json").read_text())["rule"].startswith("best epoch on validation images")
+    assert (folder / "trials/00000/evaluation.json").exists()
+    code, _, err = fmnist(capsys, "evaluate", str(folder), "--trial", "7")
+    assert code == 2
+    assert "no trial 7; valid: 0 to 0" in err
+
+
 def test_a_search_without_a_complete_trial_tests_none_and_says_so() -> None:
     space = {"model": "customnet", "optimizer": "sgd", "lr": 10, "weight_decay": 10, "momentum": 0.99}
     path = write_config(space=space, max_trials=1, max_epochs=3, precision="fp32")
