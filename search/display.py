@@ -5,17 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pandas as pd
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from search.results import COLUMNS, format_value
 
 
-def trials_table(trials: pd.DataFrame, *, title: str, metric: str) -> Table:
+def trials_table(trials: pd.DataFrame, *, title: str, metric: str) -> Group:
     """The trials as they stand in the data frame, all parameters of one in one column."""
-    table = Table(
-        title=Text(title), title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim"
-    )
+    table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("trial", "state", metric, "epoch", "seconds"):
         table.add_column(name, justify="left" if name == "state" else "right")
     table.add_column("parameters", overflow="fold")
@@ -31,7 +30,7 @@ def trials_table(trials: pd.DataFrame, *, title: str, metric: str) -> Table:
             Text(text if row["reason"] is None else f"{row['reason']}: {row['message']} ({text})"),
             style="red" if row["state"] == "failed" else "dim" if row["state"] != "complete" else "",
         )
-    return table
+    return Group(Text(title, style="bold"), table)
 
 
 def plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -40,11 +39,9 @@ def plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in rows]
 
 
-def per_class_table(per_class: pd.DataFrame, *, title: str) -> Table:
+def per_class_table(per_class: pd.DataFrame, *, title: str) -> Group:
     """Precision, recall and F1 per class and averaged."""
-    table = Table(
-        title=Text(title), title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim"
-    )
+    table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("class")
     for name in ("precision", "recall", "f1", "support"):
         table.add_column(name, justify="right")
@@ -54,4 +51,4 @@ def per_class_table(per_class: pd.DataFrame, *, title: str) -> Table:
             table.add_section()
         values = [f"{row[name]:.3f}" for name in ("precision", "recall", "f1")]
         table.add_row(row["class"], *values, str(row["support"]))
-    return table
+    return Group(Text(title, style="bold"), table)
