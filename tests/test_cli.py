@@ -184,25 +184,6 @@ def test_a_machine_without_a_network_searches_synthetic_garments_from_a_clean_ch
     assert (checkout / "search").is_dir()
 
 
-def test_a_trial_named_by_hand_is_evaluated_beside_the_experiment_and_says_so(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    path = write_config(max_trials=1)
-    process = start_fmnist("search", "run", str(path), "--experiments-dir", "in [/brackets]")
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output
-    folder = Path("in [/brackets]/small").absolute()
-    assert f"everything is in {folder}" in output
-    code, out, _ = fmnist(capsys, "evaluate", str(folder), "--trial", "0", "--json")
-    assert code == 0
-    assert json.loads(out)["rule"].startswith("the trial was named by hand")
-    assert json.loads((folder / "evaluation.json").read_text())["rule"].startswith("best epoch on validation images")
-    assert (folder / "trials/00000/evaluation.json").exists()
-    code, _, err = fmnist(capsys, "evaluate", str(folder), "--trial", "7")
-    assert code == 2
-    assert "no trial 7; valid: 0 to 0" in err
-
-
 def test_a_search_without_a_complete_trial_tests_none_and_says_so() -> None:
     space = {"model": "customnet", "optimizer": "sgd", "lr": 10, "weight_decay": 10, "momentum": 0.99}
     path = write_config(space=space, max_trials=1, max_epochs=3, precision="fp32")
@@ -214,10 +195,13 @@ def test_a_search_without_a_complete_trial_tests_none_and_says_so() -> None:
 
 
 @pytest.mark.parametrize("name", ["SIGINT", pytest.param("SIGTERM", marks=pytest.mark.slow)])
-def test_an_interrupted_search_keeps_what_it_has_and_continues(capsys: pytest.CaptureFixture[str], name: str) -> None:
+def test_an_interrupted_search_keeps_what_it_has_and_continues(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("FMNIST_EXPERIMENTS_DIR", "in [/brackets]")
     path = write_config(max_epochs=25, train_size=600, pruner="none")
     process = start_fmnist("search", "run", str(path))
-    first_epochs = Path("experiments/small/trials/00000/epochs.csv")
+    first_epochs = Path("in [/brackets]/small/trials/00000/epochs.csv")
     deadline_s = time.monotonic() + 120
     while not first_epochs.exists() and time.monotonic() < deadline_s:
         time.sleep(0.2)
@@ -243,6 +227,26 @@ def test_an_interrupted_search_keeps_what_it_has_and_continues(capsys: pytest.Ca
     after = first_epochs.read_text()
     assert after.startswith(before), "epochs trained before, with their wall times, are as they were"
     assert len(after.splitlines()) - 1 == 25
+    check_evaluation_by_hand(capsys, output, Path("in [/brackets]/small").absolute())
+
+
+def check_evaluation_by_hand(capsys: pytest.CaptureFixture[str], output: str, folder: Path) -> None:
+    """A trial that a person names is evaluated beside the experiment's best, and the result says that it was named."""
+    assert f"everything is in {folder}" in output
+    best = json.loads((folder / "evaluation.json").read_text())
+    assert best["rule"].startswith("best epoch on validation images")
+    code, out, _ = fmnist(capsys, "evaluate", str(folder), "--trial", str(best["trial"]), "--json")
+    assert code == 0
+    named = json.loads(out)
+    assert named["rule"].startswith("the trial was named by hand")
+    assert named["scores"] == best["scores"]
+    assert json.loads((folder / "evaluation.json").read_text()) == best
+    code, _, err = fmnist(capsys, "evaluate", str(folder), "--trial", str(1 - best["trial"]))
+    assert code == 2
+    assert "has no checkpoint" in err
+    code, _, err = fmnist(capsys, "evaluate", str(folder), "--trial", "7")
+    assert code == 2
+    assert "no trial 7; valid: 0 to 1" in err
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
