@@ -113,7 +113,7 @@ class SearchProgress(AbstractContextManager["SearchProgress"]):
             (f"{done}/{self._config.max_trials} trials", "bold"),
             f"  {self._counts[TrialState.COMPLETE]} complete, {self._counts[TrialState.PRUNED]} pruned, "
             f"{self._counts[TrialState.FAIL]} failed   ",
-            f"{_clock(elapsed_s)} elapsed{self._estimate(done, elapsed_s)}",
+            f"{_clock(elapsed_s)} elapsed{self._estimate(done, elapsed_s)}   on {self._config.dataset}",
         )
         if self._best:
             value, number, model = self._best

@@ -77,3 +77,5 @@ def test_a_terminal_shows_counts_the_best_and_what_runs(tmp_path: Path) -> None:
 def test_synthetic_is_said_wherever_a_number_is_shown(tmp_path: Path, terminal: bool) -> None:
     text = tell_a_story(tmp_path / "x", "synthetic", terminal=terminal)
     assert all("synthetic" in line for line in text.splitlines() if "val_accuracy 0" in line)
+    if terminal:
+        assert "left   on synthetic" in text, "running trials' values stand below this line"
