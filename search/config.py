@@ -37,6 +37,11 @@ class SearchConfig(BaseModel):
     ``min_epochs`` and ``reduction_factor``: first rung and spacing of ``halving`` and ``hyperband``; ``min_epochs``
     also of ``median``. ``cpus_per_trial`` (shared evenly by its workers; one per worker if left out) and
     ``gpus_per_trial`` (fractions allowed) make up a slot; ``max_concurrent_trials``: as many as fit if left out.
+    ``deterministic``: trial k is drawn from, and pruned by, the results of trials 0 … k - ``max_concurrent_trials``
+    alone, and trained with deterministic algorithms. ``trial_timeout_s``: seconds after which a trial counts as hung.
+    ``max_restarts``: how often a trial whose process or node died is restarted from its last epoch.
+    ``keep_checkpoints``: how many of the best trials keep their weights. ``max_disk_gb``: what the experiment may take
+    on disk, in 10⁹ bytes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
@@ -58,6 +63,11 @@ class SearchConfig(BaseModel):
     cpus_per_trial: float | None = Field(default=None, gt=0, strict=True)
     gpus_per_trial: float = Field(default=0.0, ge=0, strict=True)
     max_concurrent_trials: int | None = Field(default=None, ge=1, strict=True)
+    deterministic: bool = Field(default=False, strict=True)
+    trial_timeout_s: float | None = Field(default=None, gt=0, strict=True)
+    max_restarts: int = Field(default=2, ge=0, le=100, strict=True)
+    keep_checkpoints: int = Field(default=3, ge=1, strict=True)
+    max_disk_gb: float | None = Field(default=None, gt=0, strict=True)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     seed: int = Field(default=0, ge=0, le=2**32 - 1, strict=True)
 

@@ -1,0 +1,33 @@
+"""The command line. Everything heavy is imported where it is used, so that `fmnist --help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from fmnist_models.errors import UserError
+from search.cli.images import data_app
+from search.cli.reviewing import evaluate, trials
+from search.cli.searching import search_app
+
+app = typer.Typer(
+    name="fmnist",
+    help="Search hyperparameters of Fashion-MNIST classifiers: Ray runs the trials, an Optuna study records them.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.add_typer(search_app, name="search")
+app.command("trials")(trials)
+app.command("evaluate")(evaluate)
+app.add_typer(data_app, name="data")
+
+
+def main() -> None:
+    """Runs the command line; what a person can put right ends with its message and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)

@@ -1,0 +1,22 @@
+"""Arguments and options that several commands have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ConfigFile = Annotated[
+    Path | None, typer.Argument(help="YAML file; see `--preset` for ready ones.", show_default=False)
+]
+Preset = Annotated[str | None, typer.Option(help="quickstart (the default), paper or full.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="key=value over the config, repeatable; space.lr=0.01 reaches inside.")
+]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Folder that holds FashionMNIST/raw [$FMNIST_DATA_DIR, else a cache folder].")
+]
+ExperimentsDir = Annotated[Path | None, typer.Option(help="[$FMNIST_EXPERIMENTS_DIR, else ./experiments]")]
+ExperimentReference = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Name, relative or full path.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON value on standard output instead of text.")]

@@ -1,0 +1,44 @@
+"""What several commands show."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from search.evaluation import Evaluation
+    from search.experiment import Experiment
+
+
+def find(reference: str, directory: Path | None) -> Experiment:
+    from search.experiment import experiments_dir, find_experiment
+
+    return find_experiment(reference, directory=experiments_dir(directory))
+
+
+def print_evaluation(evaluation: Evaluation, folder: Path, console: Console) -> None:
+    from search.display import per_class_table
+
+    scores = evaluation.scores
+    title = (
+        f"\ntrial {evaluation.trial} ({evaluation.hyperparameters['model']}) on {evaluation.dataset}, "
+        f"epoch {evaluation.epoch}: {evaluation.metric} {evaluation.value:.4f}"
+    )
+    console.print(per_class_table(evaluation.per_class(), title=title))
+    console.print(f"chosen by: {evaluation.rule}", style="dim", highlight=False)
+    console.print(
+        f"test accuracy {scores.accuracy:.2%} on {scores.num_images:,} {evaluation.dataset} images "
+        f"(95 % interval {scores.accuracy_low:.2%} to {scores.accuracy_high:.2%})",
+        style="bold green",
+        highlight=False,
+    )
+    console.print(f"everything is in {folder}", highlight=False, markup=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, allow_nan=False))
