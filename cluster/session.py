@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 import shutil
@@ -11,38 +12,31 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import ray
 
 # Ray replaces 127.0.0.1 by the machine's outer address; the rest of Linux's loopback range it keeps.
 _ADDRESS = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
 
-
-@dataclass
-class Session:
-    """``terminated``: whether SIGTERM came."""
-
-    terminated: bool = False
+_PREFIX = "fmnist-ray-"
+_LOCK = "in-use"
 
 
 @contextlib.contextmanager
-def local_ray(*, num_cpus: int, num_gpus: int, dashboard: bool = False, log: Path | None = None) -> Iterator[Session]:
+def local_ray(*, num_cpus: int, num_gpus: int, dashboard: bool = False, log: Path | None = None) -> Iterator[None]:
     """Starts Ray in this process with the given resources and ends it with the block.
 
     ``dashboard``: also its dashboard, on loopback. A worker group needs it: what frees the workers of a trial that was
     stopped asks it which actors live, and without an answer they stay and the next trial waits for ever.
 
     Whatever another Ray on this machine does is left alone. What Ray logs goes to the file ``log``, if given, and
-    not to the screen. Within the block SIGTERM does what Ctrl-C does, as Ray would otherwise die of it.
+    not to the screen. Signals do what they did before; Ray would have its own way with them.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
-    # Not under $TMPDIR: the paths of Ray's sockets in it may have some 100 characters.
-    folder = tempfile.mkdtemp(prefix="fmnist-ray-", dir="/tmp")
-    with _log_to(log) as handler:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    with _temporary_folder() as folder, _log_to(log) as handler:
         try:
             ray.init(
                 address="local",
@@ -52,14 +46,41 @@ def local_ray(*, num_cpus: int, num_gpus: int, dashboard: bool = False, log: Pat
                 log_to_driver=False,
                 configure_logging=False,
                 _node_ip_address=_ADDRESS,
-                _temp_dir=folder,
+                _temp_dir=str(folder),
             )
             logging.getLogger("ray").handlers[:] = [handler]  # ray.init clears them
-            with _sigterm_as_sigint() as session:
-                yield session
+            if threading.current_thread() is threading.main_thread():
+                for number, before in handlers.items():
+                    signal.signal(number, before)
+            yield
         finally:
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    """A folder for Ray's files, removed afterwards, and with it those of processes that were killed before they could.
+
+    Not under $TMPDIR: the paths of Ray's sockets in it may have some 100 characters.
+    """
+    for left in Path("/tmp").glob(f"{_PREFIX}*"):
+        _remove_if_left(left)
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir="/tmp"))
+    with (folder / _LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the system frees it when this process ends, however it ends
+        try:
+            yield folder
+        finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_if_left(folder: Path) -> None:
+    try:
+        with (folder / _LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+    except OSError:
+        return  # in use, or of another user, or about to be used
 
 
 @contextlib.contextmanager
@@ -79,21 +100,3 @@ def _log_to(path: Path | None) -> Iterator[logging.Handler]:
             logger.handlers[:] = handlers
             logger.propagate = propagate
         handler.close()
-
-
-@contextlib.contextmanager
-def _sigterm_as_sigint() -> Iterator[Session]:
-    session = Session()
-    if threading.current_thread() is not threading.main_thread():
-        yield session
-        return
-
-    def interrupt(signal_number: int, frame: FrameType | None) -> None:
-        session.terminated = True
-        signal.raise_signal(signal.SIGINT)
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield session
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -6,9 +6,16 @@ from __future__ import annotations
 class UserError(Exception):
     """Something is wrong that a person can put right; the message says what, where and what would be valid."""
 
+    def __str__(self) -> str:
+        return printable(super().__str__())  # it may quote a stranger's file
+
 
 class DataError(UserError):
     """Images are missing or damaged."""
+
+
+class FileError(UserError):
+    """A file is not what was written there."""
 
 
 class WeightsError(UserError):
@@ -17,3 +24,12 @@ class WeightsError(UserError):
 
 class CheckpointError(UserError):
     """A checkpoint cannot be read."""
+
+
+class SavedModelError(UserError, ValueError):
+    """The two files of a saved model are damaged or do not belong together."""
+
+
+def printable(text: str) -> str:
+    """The text with everything that a terminal would obey rather than show written out, line breaks excepted."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)

@@ -1,23 +1,80 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and reading those of strangers: never more than they may hold."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import stat
 from pathlib import Path
+from typing import Any
+
+from fmnist_models.errors import FileError
+
+_MAX_JSON_BYTES = 2**24
 
 
 def write_aside(path: Path, content: str | bytes | memoryview) -> None:
     """Writes a whole file or none: to a temporary one beside it, synced to disk, which is then renamed.
 
-    Makes the folder if it is not there. Text is written as UTF-8.
+    Makes the file's folder if it is not there, but not the folders above it: where they have vanished, a lone file
+    would look like an experiment. Text is written as UTF-8.
+
+    Raises:
+        OSError: it cannot be written; what was there before still is.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with temporary.open("wb") as file:
+        temporary.unlink(missing_ok=True)
+        with temporary.open("xb") as file:  # "x" follows no link that a stranger put there
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def read_bounded(path: Path, *, max_bytes: int) -> bytes:
+    """The content of a plain file of at most ``max_bytes``.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read.
+        FileError: it is larger, or no plain file.
+    """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for someone to write to it
+        raise FileError(f"{path} cannot be read: it is not a plain file")
+    if found.st_size > max_bytes:
+        raise FileError(f"{path} cannot be read: it has {found.st_size:,} bytes, more than {max_bytes:,}")
+    with path.open("rb") as file:
+        return file.read(found.st_size)
+
+
+def read_json(path: Path) -> Any:
+    """The value that a JSON file holds.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        FileError: it cannot be read, is larger than 16 MiB or not JSON.
+    """
+    try:
+        return json.loads(read_bounded(path, max_bytes=_MAX_JSON_BYTES))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise FileError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"{path} is not JSON: {error}") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """A renamed file is there after a power failure only if its folder was synced too."""
+    with contextlib.suppress(OSError):  # not every network's file system can
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

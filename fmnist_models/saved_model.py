@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
+from fmnist_models.checkpoint import load_weights
 from fmnist_models.data import Normalisation
+from fmnist_models.errors import CheckpointError, SavedModelError
+from fmnist_models.files import read_json
 from fmnist_models.networks import build_network
 
 
@@ -36,15 +40,38 @@ def load_model(folder: Path) -> tuple[nn.Module, ModelConfig]:
 
     Raises:
         FileNotFoundError: one of the two files is missing.
-        ValueError: they do not belong together.
+        FileError: ``config.json`` cannot be read.
+        SavedModelError: one of the two is damaged, or they do not belong together.
     """
-    raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    raw["normalisation"] = Normalisation(**raw["normalisation"])
-    raw["class_names"] = tuple(raw["class_names"])
-    config = ModelConfig(**raw)
-    model = build_network(config.network, config.hyperparameters)
+    path, weights = folder / "config.json", folder / "model.safetensors"
+    config = _parse_config(read_json(path), where=path)
+    if not weights.exists():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(weights))
     try:
-        model.load_state_dict(load_file(folder / "model.safetensors"))
-    except (RuntimeError, SafetensorError) as error:
-        raise ValueError(f"{folder / 'model.safetensors'} does not hold a {config.network}: {error}") from error
+        model = build_network(config.network, config.hyperparameters)
+    except ValueError as error:
+        raise SavedModelError(f"{path}: {error}") from error
+    try:
+        model.load_state_dict(load_weights(weights))
+    except (RuntimeError, CheckpointError) as error:
+        raise SavedModelError(f"{weights} does not hold a {config.network}: {error}") from error
     return model.eval(), config
+
+
+def _parse_config(raw: Any, *, where: Path) -> ModelConfig:
+    try:
+        config = ModelConfig(
+            **{**raw, "normalisation": Normalisation(**raw["normalisation"]), "class_names": tuple(raw["class_names"])}
+        )
+        mean, std = config.normalisation.mean, config.normalisation.std
+        is_whole = (
+            all(isinstance(text, str) for text in (config.network, config.dataset, *config.class_names))
+            and isinstance(config.hyperparameters, dict)
+            and all(isinstance(number, (int, float)) and math.isfinite(number) for number in (mean, std))
+            and std > 0
+        )
+    except (KeyError, TypeError, OverflowError) as error:
+        raise SavedModelError(f"{where} is not a saved model's configuration: {error!r}") from error
+    if not is_whole:
+        raise SavedModelError(f"{where} is not a saved model's configuration: a value is of another kind")
+    return config

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from fmnist_models.recipe import Recipe
 from search.dimensions import Fixed
 from search.errors import ConfigError
+from search.experiment import Experiment
 from search.space import Space
 from search.space_file import dump_space, parse_space
 from search.yaml_file import dump_yaml, parse_yaml, read_yaml
@@ -138,6 +139,15 @@ def load_config(
     for override in overrides:
         _apply_override(raw, override)
     return parse_config(raw, where=where), name
+
+
+def read_config(experiment: Experiment) -> SearchConfig:
+    """The configuration that the experiment was last run with.
+
+    Raises:
+        ConfigError: the file is missing or damaged.
+    """
+    return parse_config(read_yaml(experiment.config), where=str(experiment.config))
 
 
 def _check_mapping(raw: Any, *, where: str) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from fmnist_models.errors import printable
 from search.results import COLUMNS, format_value
+
+if TYPE_CHECKING:
+    from search.replay import Replay
 
 
 def trials_table(trials: pd.DataFrame, *, title: str, metric: str) -> Group:
@@ -27,10 +31,10 @@ def trials_table(trials: pd.DataFrame, *, title: str, metric: str) -> Group:
             "" if row["value"] is None else f"{row['value']:.4f}",
             "" if row["best_epoch"] is None else f"{row['best_epoch']}/{row['epochs']}",
             "" if row["duration_s"] is None else f"{row['duration_s']:.1f}",
-            Text(text if row["reason"] is None else f"{row['reason']}: {row['message']} ({text})"),
+            as_text(text if row["reason"] is None else f"{row['reason']}: {row['message']} ({text})"),
             style="red" if row["state"] == "failed" else "dim" if row["state"] != "complete" else "",
         )
-    return Group(Text(title, style="bold"), table)
+    return Group(as_text(title, style="bold"), table)
 
 
 def plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -51,4 +55,22 @@ def per_class_table(per_class: pd.DataFrame, *, title: str) -> Group:
             table.add_section()
         values = [f"{row[name]:.3f}" for name in ("precision", "recall", "f1")]
         table.add_row(row["class"], *values, str(row["support"]))
-    return Group(Text(title, style="bold"), table)
+    return Group(as_text(title, style="bold"), table)
+
+
+def replay_table(replay: Replay, *, title: str) -> Group:
+    """What each epoch gave, as recorded and as trained again."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    names = list(dict.fromkeys(name for epoch in replay.epochs for name in epoch.recorded))
+    for name in ("epoch", *names):
+        table.add_column(name, justify="right")
+    for epoch in replay.epochs:
+        for values, style in ((epoch.recorded, "dim"), (epoch.again, "" if epoch.is_same else "red")):
+            shown = [str(values[name]) if name in values else "" for name in names]
+            table.add_row(str(epoch.epoch) if values is epoch.recorded else "again", *shown, style=style)
+    return Group(as_text(title, style="bold"), table)
+
+
+def as_text(text: str, *, style: str = "") -> Text:
+    """What may come from a stranger's file, shown as it is: neither rich's markup nor a terminal's commands act."""
+    return Text(printable(text), style=style)

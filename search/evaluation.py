@@ -11,12 +11,12 @@ from typing import Any
 import pandas as pd
 import torch
 from optuna.trial import FrozenTrial
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
+from fmnist_models.checkpoint import MAX_BYTES, load_weights
 from fmnist_models.data import CLASS_NAMES, Normalisation, load_images
+from fmnist_models.errors import CheckpointError, printable
 from fmnist_models.figures import save_confusion_matrix
-from fmnist_models.files import write_aside
+from fmnist_models.files import read_bounded, write_aside
 from fmnist_models.metrics import Scores, score
 from fmnist_models.networks import build_network
 from fmnist_models.prediction import DeviceImages, predict_scores
@@ -86,7 +86,7 @@ def evaluate_trial(
     """Tests the trial's best epoch on the test images, in fp32; ``rule`` says how the trial was chosen.
 
     Raises:
-        ExperimentError: the trial's checkpoint is gone or unreadable.
+        ExperimentError: the trial's checkpoint is gone or unreadable, or not of the configured space.
         DataError: the test images are damaged or missing.
     """
     epoch, value = best_epoch(trial, config.metric), best_value(trial, config.metric)
@@ -95,11 +95,14 @@ def evaluate_trial(
         raise ExperimentError(
             f"trial {trial.number} of {experiment.name} has no checkpoint; after a search only the best one has"
         )
-    hyperparameters = config.space.suggest(trial)
-    model = build_network(hyperparameters[MODEL], hyperparameters)
     try:
-        model.load_state_dict(load_file(weights))
-    except (SafetensorError, RuntimeError, OSError) as error:
+        hyperparameters = config.space.suggest(trial)
+        model = build_network(hyperparameters[MODEL], hyperparameters)
+    except (ValueError, LookupError) as error:
+        raise ExperimentError(f"trial {trial.number} does not go with {experiment.config}: {error}") from error
+    try:
+        model.load_state_dict(load_weights(weights))
+    except (RuntimeError, CheckpointError) as error:
         raise ExperimentError(f"{weights} is not a checkpoint of trial {trial.number}: {error}") from error
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     test = load_images(config.dataset, "test", root=data_root, size=config.test_size)
@@ -128,7 +131,8 @@ def save_evaluation(evaluation: Evaluation, files: EvaluationFiles) -> None:
         f"{evaluation.experiment}, trial {evaluation.trial} ({evaluation.hyperparameters[MODEL]}): "
         f"{scores.accuracy:.1%} of {scores.num_images:,} {on} test images"
     )
-    save_confusion_matrix(scores.confusion, class_names=CLASS_NAMES, title=title, path=files.confusion_picture)
+    shown = printable(title).replace("$", r"\$")  # between two of them matplotlib would read formulas
+    save_confusion_matrix(scores.confusion, class_names=CLASS_NAMES, title=shown, path=files.confusion_picture)
     write_aside(files.summary, json.dumps(evaluation.to_dict(), indent=2) + "\n")
 
 
@@ -141,7 +145,8 @@ def save_best_model(experiment: Experiment, evaluation: Evaluation, *, normalisa
         class_names=CLASS_NAMES,
         dataset=evaluation.dataset,
     )
-    write_aside(experiment.best_weights, experiment.trial(evaluation.trial).best.read_bytes())
+    weights = read_bounded(experiment.trial(evaluation.trial).best, max_bytes=MAX_BYTES)
+    write_aside(experiment.best_weights, weights)
     write_aside(experiment.best_config, model_config.to_json())
 
 
@@ -156,7 +161,7 @@ def evaluate_and_save(
     """Tests a trial, or the best one if ``number`` is ``None``, and saves the result with it or with the experiment.
 
     Raises:
-        ExperimentError: no such trial, or no checkpoint of it.
+        ExperimentError: no such trial, or no checkpoint of it, or the result cannot be saved.
         DataError: the test images are damaged or missing.
     """
     trial = choose_trial(experiment, config, number)
@@ -168,9 +173,12 @@ def evaluate_and_save(
         normalisation=normalisation,
         rule=RULE if number is None else RULE_NAMED,
     )
-    if number is None:
-        save_best_model(experiment, evaluation, normalisation=normalisation)
-        save_evaluation(evaluation, experiment.evaluation)
-    else:
-        save_evaluation(evaluation, experiment.trial(number).evaluation)
+    try:
+        if number is None:
+            save_best_model(experiment, evaluation, normalisation=normalisation)
+            save_evaluation(evaluation, experiment.evaluation)
+        else:
+            save_evaluation(evaluation, experiment.trial(number).evaluation)
+    except OSError as error:
+        raise ExperimentError(f"the result cannot be saved in {experiment.path}: {error}") from error
     return evaluation

@@ -45,6 +45,11 @@ class Experiment:
         return self.path / "trials.csv"
 
     @property
+    def warm_start(self) -> Path:
+        """The finished trials of another experiment that the sampler learned from."""
+        return self.path / "warm_start.json"
+
+    @property
     def lock(self) -> Path:
         return self.path / ".lock"
 
@@ -75,14 +80,36 @@ class Experiment:
     def exists(self) -> bool:
         return os.path.isfile(self.journal)  # unlike Path.is_file, False for a name too long to be one
 
+    def check_files(self) -> None:
+        """Makes sure that everything in the folder is a file or a folder of its own; the folder itself may be a link.
+
+        A stranger's link, or pipe, would lead what is read and written elsewhere.
+
+        Raises:
+            ExperimentError: something is not; or a folder cannot be read.
+        """
+        folders = [str(self.path)]
+        while folders:
+            try:
+                entries = list(os.scandir(folders.pop()))
+            except (FileNotFoundError, NotADirectoryError):  # a search that runs removes files
+                continue
+            except OSError as error:
+                raise ExperimentError(f"{error.filename} cannot be read: {error.strerror}") from error
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders += [entry.path] if entry.path != str(self.ray_files) else []
+                elif not entry.is_file(follow_symlinks=False) and not entry.path.startswith(f"{self.journal}.lock"):
+                    raise ExperimentError(f"{entry.path} is a link or a special file, which an experiment never holds")
+
     def create(self) -> None:
-        """Makes the folder if it is not there.
+        """Makes the folder and that of its trials, if they are not there.
 
         Raises:
             ExperimentError: it cannot be written to.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            self.trials.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):
                 pass
         except OSError as error:
@@ -115,6 +142,11 @@ class TrialFiles:
     @property
     def error(self) -> Path:
         return self.path / "error.txt"
+
+    @property
+    def timeout(self) -> Path:
+        """Where a trial that hung was standing."""
+        return self.path / "timeout.txt"
 
     @property
     def evaluation(self) -> EvaluationFiles:
@@ -157,26 +189,29 @@ def new_experiment(name: str, *, directory: Path) -> Experiment:
     """The experiment of that name, whether it is there already or not; makes nothing.
 
     Raises:
-        ExperimentError: the name is not one that a folder inside ``directory`` can have.
+        ExperimentError: the name is not one that a folder inside ``directory`` can have, or the folder holds links.
     """
     if not _NAME.fullmatch(name):
         raise ExperimentError(
             f"{name!r} cannot name an experiment; valid: up to 100 letters, digits, '.', '_' and '-', "
             "the first a letter or digit"
         )
-    return Experiment((directory / name).absolute())
+    experiment = Experiment((directory / name).absolute())
+    experiment.check_files()
+    return experiment
 
 
 def find_experiment(reference: str, *, directory: Path) -> Experiment:
     """The existing experiment that a name, a relative or a full path refers to.
 
     Raises:
-        ExperimentError: there is none; names those there are.
+        ExperimentError: there is none (names those there are), or its folder holds links.
     """
     candidates = [Path(os.path.expanduser(reference)), directory / reference]
     for candidate in candidates:
         experiment = Experiment(candidate.absolute())
         if experiment.exists():
+            experiment.check_files()
             return experiment
     names = sorted(path.name for path in directory.glob("*") if Experiment(path).exists())
     known = f"valid: {', '.join(names[:20])}" if names else f"there is none in {directory.absolute()} yet"

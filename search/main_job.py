@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+
+from optuna.trial import FrozenTrial
 
 from fmnist_models.files import write_aside
 from search.evaluation import Evaluation, evaluate_and_save
@@ -12,18 +16,22 @@ from search.preparation import Prepared
 from search.progress import Progress
 from search.record import best_trial
 from search.results import read_trials
-from search.runner import Outcome, remove_losers, run_trials
+from search.runner import Outcome, run_trials
 from search.slots import Slots
 from search.study import SearchStudy
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """How a search ended; no evaluation if it was interrupted or no trial is complete."""
+    """How a search ended; no evaluation if no trial is complete.
+
+    ``idle_share``: of the slots' time in this run in which they had no trial, 0…1; ``None`` if nothing ran.
+    """
 
     outcome: Outcome
     num_trials: int
     evaluation: Evaluation | None
+    idle_share: float | None
 
 
 def run_search(
@@ -35,20 +43,42 @@ def run_search(
     progress: Progress,
     data_root: Path,
 ) -> SearchResult:
-    """Runs the search on the connected Ray cluster and, unless it is interrupted, tests its best trial.
+    """Runs the search on the connected Ray cluster and tests its best trial.
 
     Raises:
+        ExperimentError: what happens cannot be recorded: the disk is full, the folder is gone.
         DataError: the test images are damaged or missing.
+        KeyboardInterrupt: SIGINT; the table of trials is written all the same.
     """
-    outcome = run_trials(experiment, prepared, slots, study=study, progress=progress)
-    write_aside(experiment.trials_table, read_trials(experiment).to_csv(index=False))
+    since = datetime.now()
+    try:
+        outcome = run_trials(experiment, prepared, slots, study=study, progress=progress)
+    except KeyboardInterrupt:
+        _write_table(experiment)
+        raise
+    _write_table(experiment)
     trials = study.study.get_trials(deepcopy=False)
-    metric = prepared.config.metric
     evaluation = None
-    if outcome != Outcome.INTERRUPTED:
-        if best_trial(trials, metric) is not None:
-            evaluation = evaluate_and_save(
-                experiment, prepared.config, None, data_root=data_root, normalisation=prepared.data.normalisation
-            )
-        remove_losers(experiment, study, metric)
-    return SearchResult(outcome, len(trials), evaluation)
+    if best_trial(trials, prepared.config.metric) is not None:
+        evaluation = evaluate_and_save(
+            experiment, prepared.config, None, data_root=data_root, normalisation=prepared.data.normalisation
+        )
+    return SearchResult(outcome, len(trials), evaluation, idle_share(trials, since=since, num_slots=slots.count))
+
+
+def idle_share(trials: Sequence[FrozenTrial], *, since: datetime, num_slots: int) -> float | None:
+    """How much of the time of ``num_slots`` slots, from ``since`` to the last trial's end, no trial had."""
+    spans = [
+        (max(trial.datetime_start, since), trial.datetime_complete)
+        for trial in trials
+        if trial.datetime_start and trial.datetime_complete and trial.datetime_complete > since
+    ]
+    if not spans:
+        return None
+    start, end = min(start for start, _ in spans), max(end for _, end in spans)
+    busy_s = sum((end - start).total_seconds() for start, end in spans)
+    return max(0.0, 1 - busy_s / (num_slots * (end - start).total_seconds()))
+
+
+def _write_table(experiment: Experiment) -> None:
+    write_aside(experiment.trials_table, read_trials(experiment).to_csv(index=False))

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fmnist_models.epoch import Epoch, is_better
+from fmnist_models.errors import printable
 from search.config import SearchConfig
 from search.record import MESSAGE, REASON, STATE_NAMES, best_epoch, best_value
 from search.results import compact_parameters, format_value
@@ -97,7 +98,7 @@ class SearchProgress(AbstractContextManager["SearchProgress"]):
         epoch, value = best_epoch(trial, self._config.metric), best_value(trial, self._config.metric)
         line = Text(f"trial {trial.number:>3}  {STATE_NAMES[trial.state]:<8}  ")
         if trial.state == TrialState.FAIL:
-            return line.append(f"{trial.user_attrs[REASON]}: {trial.user_attrs[MESSAGE]}", style="red")
+            return line.append(printable(f"{trial.user_attrs[REASON]}: {trial.user_attrs[MESSAGE]}"), style="red")
         is_best = self._best is not None and self._best[1] == trial.number
         line.append(
             f"{self._metric} {value:.4f} (epoch {epoch} of {len(trial.intermediate_values)})",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+import contextlib
+import re
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -11,11 +13,12 @@ from pathlib import Path
 import optuna
 from optuna.samplers import RandomSampler
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from fmnist_models.epoch import DIRECTIONS
+from fmnist_models.files import write_aside
 from search.errors import ExperimentError
+from search.journal import JournalFile, check_lines, cut_torn_line, remove_lock
 
 REASON = "reason"
 MESSAGE = "message"
@@ -27,6 +30,7 @@ STATE_NAMES = {
     TrialState.RUNNING: "running",
     TrialState.WAITING: "waiting",
 }
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Reason(StrEnum):
@@ -36,6 +40,7 @@ class Reason(StrEnum):
     MEMORY = "memory"
     CODE = "code"
     INFRASTRUCTURE = "infrastructure"
+    TIMEOUT = "timeout"
 
 
 @dataclass(frozen=True)
@@ -47,39 +52,50 @@ class Failure:
 
 
 def open_storage(journal: Path) -> JournalStorage:
-    """The storage behind a journal file, made if it is not there.
+    """The storage behind a journal, made if it is not there: without a study as long as nothing is written to it.
 
     Raises:
-        ExperimentError: the file is damaged or holds something else.
+        ExperimentError: the journal is damaged or holds something else than one study, or cannot be made.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        return JournalStorage(JournalFileBackend(str(journal)))
-    except (ValueError, LookupError, TypeError, AssertionError) as error:
-        raise ExperimentError(f"{journal} is damaged or holds something else: {error!r}") from error
+        if not journal.exists():
+            write_aside(journal, b"")
+        is_new = not journal.stat().st_size
+    except OSError as error:
+        raise ExperimentError(f"{journal} cannot be made: {error.strerror}") from error
+    storage = _read_storage(journal)
+    if not is_new:
+        study_id = storage.get_study_id_from_name(_one_study(storage, journal))
+        with _explained(journal):
+            for trial in storage.get_all_trials(study_id, deepcopy=False):
+                trial._validate()  # as Optuna does with trials that are added; samplers rely on it
+    return storage
 
 
 def repair_journal(journal: Path) -> None:
-    """Cuts off a last line that a crash left unfinished; what is appended to it would be lost with it."""
-    if not journal.exists():
-        return
-    content = journal.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        os.truncate(journal, whole)
+    """Puts right what a crash left in a journal; for the one process that holds the experiment.
+
+    Raises:
+        ExperimentError: it cannot be written, or is no journal.
+    """
+    try:
+        remove_lock(journal)
+        if journal.exists():
+            cut_torn_line(journal)
+    except OSError as error:
+        raise ExperimentError(f"{error.filename or journal} cannot be put right: {error.strerror}") from error
 
 
 def read_study(journal: Path) -> optuna.Study:
     """The one study of a journal, to read from; its name need not be that of the folder, which may have been renamed.
 
+    Its trials hold what trials of a search hold, so that nothing that is done with them stumbles.
+
     Raises:
-        ExperimentError: the journal is damaged, holds no study, or several.
+        ExperimentError: there is no journal, it is damaged, or it holds no study or several.
     """
-    storage = open_storage(journal)
-    names = optuna.get_all_study_names(storage)
-    if len(names) != 1:
-        raise ExperimentError(f"{journal} should hold one study, but holds {len(names)}")
-    return optuna.load_study(study_name=names[0], storage=storage, sampler=RandomSampler())
+    storage = _read_storage(journal)
+    return optuna.load_study(study_name=_one_study(storage, journal), storage=storage, sampler=RandomSampler())
 
 
 def best_epoch(trial: FrozenTrial, metric: str) -> int | None:
@@ -105,3 +121,63 @@ def best_trial(trials: Sequence[FrozenTrial], metric: str) -> FrozenTrial | None
 def _sign(metric: str) -> int:
     """What turns the metric into one of which less is better."""
     return -1 if DIRECTIONS[metric] == "maximize" else 1
+
+
+def _read_storage(journal: Path) -> JournalStorage:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with _explained(journal):
+        check_lines(journal)
+        storage = JournalStorage(JournalFile(journal))
+        for study in storage.get_all_studies():
+            if not isinstance(study.study_name, str) or len(study.directions) != 1:
+                raise ValueError(f"a study {study.study_name!r} with {len(study.directions)} directions")
+            for trial in storage.get_all_trials(study._study_id, deepcopy=False):
+                if not _is_sound(trial):
+                    raise ValueError(f"trial {trial.number} does not hold what a trial of a search holds")
+    return storage
+
+
+@contextlib.contextmanager
+def _explained(journal: Path) -> Iterator[None]:
+    """A crafted journal makes Optuna raise anything."""
+    try:
+        yield
+    except ExperimentError:
+        raise
+    except OSError as error:
+        raise ExperimentError(f"{journal} cannot be read: {error.strerror}") from error
+    except Exception as error:
+        raise ExperimentError(f"{journal} is damaged or holds something else: {repr(error)[:300]}") from error
+
+
+def _one_study(storage: JournalStorage, journal: Path) -> str:
+    names = optuna.get_all_study_names(storage)
+    if len(names) != 1:
+        raise ExperimentError(f"{journal} should hold one study, but holds {len(names)}")
+    return names[0]
+
+
+def _is_sound(trial: FrozenTrial) -> bool:
+    """Whether it holds what a search writes: named scalars, finite values by epoch, notes. Optuna takes any JSON."""
+    parts = (trial.params, trial.intermediate_values, trial.user_attrs, trial.system_attrs)
+    notes = [trial.user_attrs[key] for key in (REASON, MESSAGE) if key in trial.user_attrs]
+    return (
+        all(isinstance(part, dict) for part in parts)
+        and all(_is_text(text) for text in (*trial.params, *notes))
+        and all(_is_text(value) or _is_number(value) or isinstance(value, bool) for value in trial.params.values())
+        and all(type(epoch) is int and 0 < epoch < 2**31 for epoch in trial.intermediate_values)
+        and all(_is_number(value) for value in trial.intermediate_values.values())
+        and (trial.values is None or (len(trial.values) == 1 and _is_number(trial.values[0])))
+    )
+
+
+def _is_text(value: object) -> bool:
+    """Text that can be written to a file, as a lone half of a surrogate pair cannot."""
+    return isinstance(value, str) and (value.isascii() or not _SURROGATE.search(value))
+
+
+def _is_number(value: object) -> bool:
+    """A finite number that fits a float."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return -sys.float_info.max <= value <= sys.float_info.max

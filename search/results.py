@@ -17,21 +17,25 @@ from search.yaml_file import read_yaml
 _UNFREEZE = "unfreeze"
 _FIRST_COLUMNS = ("trial", "state", "value", "best_epoch", "epochs", "duration_s")
 _LAST_COLUMNS = ("reason", "message", "dataset")
+_SETTINGS = {"metric": str, "dataset": str, "max_trials": int, "space": dict}
 COLUMNS = (*_FIRST_COLUMNS, *_LAST_COLUMNS)
 """The columns of every table of trials; the others are parameters."""
 
 
 def read_settings(experiment: Experiment) -> dict[str, Any]:
-    """The resolved configuration as plain values.
+    """The resolved configuration as plain values, those that results are shown with certainly among them.
 
     Raises:
         ConfigError: the file is missing or not YAML.
         ExperimentError: it does not hold a configuration.
     """
     settings = read_yaml(experiment.config)
-    if not isinstance(settings, dict) or settings.get("metric") not in DIRECTIONS:
+    is_whole = isinstance(settings, dict) and all(
+        isinstance(settings.get(key), kind) for key, kind in _SETTINGS.items()
+    )
+    if not is_whole or settings["metric"] not in DIRECTIONS:
         raise ExperimentError(f"{experiment.config} is not a search's configuration")
-    return settings
+    return dict(settings)
 
 
 def read_trials(experiment: Experiment) -> pd.DataFrame:
@@ -40,9 +44,13 @@ def read_trials(experiment: Experiment) -> pd.DataFrame:
     Columns: ``trial``, ``state``, ``value`` (of the best epoch, in the search's metric), ``best_epoch``, ``epochs``,
     ``duration_s``, one column a parameter (``unfreeze`` lists the unfrozen stages), ``reason`` and ``message`` of a
     failure, and the ``dataset`` on which all of it was measured.
+
+    Raises:
+        ConfigError: the configuration is missing or not YAML.
+        ExperimentError: the configuration or the study is damaged.
     """
     settings = read_settings(experiment)
-    metric, dataset = settings["metric"], str(settings.get("dataset"))
+    metric, dataset = settings["metric"], settings["dataset"]
     trials = read_study(experiment.journal).get_trials(deepcopy=False)
     rows = [_row(trial, metric, dataset) for trial in trials]
     names = list(dict.fromkeys(name for row in rows for name in row if name not in COLUMNS))
@@ -81,13 +89,13 @@ def format_value(value: object) -> str:
 
 def _row(trial: FrozenTrial, metric: str, dataset: str) -> dict[str, Any]:
     return {
+        **compact_parameters(trial.params),  # first, so that one of a strange name stands in for no other column
         "trial": trial.number,
         "state": STATE_NAMES[trial.state],
         "value": best_value(trial, metric),
         "best_epoch": best_epoch(trial, metric),
         "epochs": len(trial.intermediate_values),
         "duration_s": trial.duration.total_seconds() if trial.duration else None,
-        **compact_parameters(trial.params),
         "reason": trial.user_attrs.get(REASON),
         "message": trial.user_attrs.get(MESSAGE),
         "dataset": dataset,

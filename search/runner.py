@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Callable
 from enum import Enum
 
 import ray
-from optuna.trial import TrialState
 from ray import tune
 
 from fmnist_models.training import Training
+from search.errors import ExperimentError
 from search.experiment import Experiment
 from search.preparation import Prepared
 from search.progress import Progress
-from search.record import best_trial
+from search.retention import Retention
 from search.slots import Slots
 from search.study import SearchStudy
 from search.trial import Shared, Trainable, run_trial
-from search.tune_bridge import StudyScheduler, StudySearcher
-
-_MAX_FAILURES = 2  # restarts of a trial whose process died
+from search.tune_bridge import Halt, StudyScheduler, StudySearcher
 
 
 class Outcome(Enum):
@@ -30,7 +27,6 @@ class Outcome(Enum):
 
     FINISHED = "finished"
     OUT_OF_TIME = "out of time"
-    INTERRUPTED = "interrupted"
 
 
 def run_trials(
@@ -44,11 +40,17 @@ def run_trials(
 ) -> Outcome:
     """Trains the study's trials on the connected Ray cluster, as many at a time as there are slots.
 
-    Ctrl-C ends it early with everything so far in the study, trials that were running among it.
+    Whatever ends it early, Ctrl-C as well as a lost machine, leaves everything so far in the study, trials that were
+    running among it.
+
+    Raises:
+        ExperimentError: what happens cannot be recorded: the disk is full, the folder is gone.
+        KeyboardInterrupt: SIGINT.
     """
     if study.is_finished():
         return Outcome.FINISHED
     config = prepared.config
+    retention = Retention(experiment, config, study.study.get_trials(deepcopy=False))
     shared = Shared(
         experiment=experiment,
         data=ray.put(prepared.data),
@@ -59,17 +61,18 @@ def run_trials(
         metric=config.metric,
         seed=config.seed,
         precision=config.precision,
+        deterministic=config.deterministic,
+        timeout_s=config.trial_timeout_s,
         make_training=make_training,
     )
-    start_s = time.monotonic()
     shutil.rmtree(experiment.ray_files, ignore_errors=True)
     _quiet_tune()
     try:
         tune.Tuner(
             tune.with_resources(tune.with_parameters(run_trial, shared=shared), slots.slot.trial_resources),
             tune_config=tune.TuneConfig(
-                search_alg=StudySearcher(study, progress),
-                scheduler=StudyScheduler(study, progress),
+                search_alg=StudySearcher(study, experiment, retention=retention, progress=progress),
+                scheduler=StudyScheduler(study, experiment, retention=retention, progress=progress),
                 num_samples=-1,
                 max_concurrent_trials=slots.count,
                 reuse_actors=slots.slot.num_workers == 1,
@@ -80,25 +83,17 @@ def run_trials(
                 name="tune",
                 storage_path=str(experiment.ray_files),
                 verbose=0,
-                failure_config=tune.FailureConfig(max_failures=_MAX_FAILURES),
+                failure_config=tune.FailureConfig(max_failures=config.max_restarts),
             ),
         ).fit()
+    except Halt as halt:
+        raise ExperimentError(f"the search had to stop: {halt}; `fmnist search resume` continues it") from halt
+    except OSError as error:
+        raise ExperimentError(f"{experiment.path}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(experiment.ray_files, ignore_errors=True)
-    if study.is_finished():
-        return Outcome.FINISHED
-    if config.time_budget_s is not None and time.monotonic() - start_s >= config.time_budget_s:
-        return Outcome.OUT_OF_TIME
-    return Outcome.INTERRUPTED
-
-
-def remove_losers(experiment: Experiment, study: SearchStudy, metric: str) -> None:
-    """Removes the checkpoints of all ended trials but the best."""
-    trials = study.study.get_trials(deepcopy=False)
-    best = best_trial(trials, metric)
-    for trial in trials:
-        if trial.state != TrialState.RUNNING and (best is None or trial.number != best.number):
-            experiment.trial(trial.number).remove_checkpoints()
+    retention.sweep(study.study.get_trials(deepcopy=False))
+    return Outcome.FINISHED if study.is_finished() else Outcome.OUT_OF_TIME
 
 
 def _trial_dirname(trial: tune.experiment.Trial) -> str:
@@ -109,4 +104,5 @@ def _quiet_tune() -> None:
     """Our own progress is shown and the study is the record: Tune's printing, logging and snapshots are for nothing."""
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = str(10**9)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from fmnist_models.epoch import DIRECTIONS, Epoch
-from fmnist_models.seeds import derive_seed
 from search.config import SearchConfig
+from search.errors import ExperimentError
 from search.experiment import Experiment
+from search.pruning import build_pruner
 from search.record import MESSAGE, REASON, Failure, best_value, open_storage, repair_journal
+from search.suggestions import Suggester
+
+PRUNED_AFTER = "pruned_after_epoch"
+"""User attribute of a trial: the epoch after which the pruner ended it."""
+_QUEUE = "enqueued"  # of the study: the chosen configurations; of a trial: which of them it is
 
 
 @dataclass(frozen=True)
@@ -31,19 +36,32 @@ class SearchStudy:
 
     A study that already holds trials is continued: trials that were running come out first, under their own numbers,
     and new ones follow until it holds ``config.max_trials``.
+
+    With ``config.deterministic`` trial k is drawn from, and pruned by, the results of trials 0 … k - C alone, where C
+    is ``config.max_concurrent_trials``, and comes out when all of them have ended: then nothing depends on which of
+    the C trials at work is the faster one.
     """
 
-    def __init__(self, study: optuna.Study, config: SearchConfig) -> None:
+    def __init__(self, study: optuna.Study, config: SearchConfig, *, warm: Sequence[FrozenTrial] = ()) -> None:
         self.study = study
         self._config = config
-        trials = study.get_trials(deepcopy=False)
-        self._num_trials = sum(trial.state != TrialState.WAITING for trial in trials)
-        self._interrupted = [trial for trial in trials if trial.state == TrialState.RUNNING]
+        self._window = (config.max_concurrent_trials or 1) if config.deterministic else 1
+        self._suggester = Suggester(config, window=self._window, warm=warm)
+        self._pruner = build_pruner(config)
         self._running: dict[int, Trial] = {}
+        trials = study.get_trials(deepcopy=False)
+        self._interrupted = [
+            trial.number
+            for trial in trials
+            if trial.state == TrialState.RUNNING and self._settle(trial.number) == TrialState.RUNNING
+        ]
 
     @classmethod
-    def open(cls, experiment: Experiment, config: SearchConfig) -> SearchStudy:
-        """The experiment's study, made if it is not there; to be called by the one process that holds its lock."""
+    def open(cls, experiment: Experiment, config: SearchConfig, *, warm: Sequence[FrozenTrial] = ()) -> SearchStudy:
+        """The experiment's study, made if it is not there; to be called by the one process that holds its lock.
+
+        ``warm``: finished trials of another search, which the sampler learns from.
+        """
         repair_journal(experiment.journal)
         storage = open_storage(experiment.journal)
         names = optuna.get_all_study_names(storage)
@@ -51,25 +69,35 @@ class SearchStudy:
             storage=storage,
             study_name=names[0] if names else experiment.name,
             direction=DIRECTIONS[config.metric],
-            pruner=build_pruner(config),
+            sampler=RandomSampler(),
             load_if_exists=True,
         )
-        # From the same random state a continued search would draw its first suggestions again.
-        study.sampler = build_sampler(config, num_trials_before=len(study.get_trials(deepcopy=False)))
-        return cls(study, config)
+        return cls(study, config, warm=warm)
+
+    def enqueue(self, configurations: Sequence[dict[str, Any]]) -> None:
+        """Puts chosen configurations (parameter → value) before all other new trials; those known already stay."""
+        queue = self._queue
+        new = [configuration for configuration in configurations if configuration not in queue]
+        if new:
+            self.study.set_user_attr(_QUEUE, queue + new)
 
     def next_assignment(self) -> Assignment | None:
-        """The next trial to train; ``None`` when the study holds as many as asked for."""
+        """The next trial to train; ``None`` if there is none, or none yet (see ``is_full``).
+
+        Raises:
+            ExperimentError: a trial that was running, or a chosen configuration, does not go with the space.
+        """
         if self._interrupted:
-            frozen = self._interrupted.pop(0)
-            trial = Trial(self.study, frozen._trial_id)
-        elif self._num_trials < self._config.max_trials:
-            trial = self.study.ask()
-            self._num_trials += 1
+            number = self._interrupted.pop(0)
         else:
-            return None
-        self._running[trial.number] = trial
-        return Assignment(trial.number, self._config.space.suggest(trial))
+            trials = self.study.get_trials(deepcopy=False)
+            number = len(trials)
+            seen = trials[: max(0, number + 1 - self._window)]
+            if self.is_full() or (self._config.deterministic and not all(t.state.is_finished() for t in seen)):
+                return None
+            self._add(number, trials)
+        self._running[number] = Trial(self.study, self.trial(number)._trial_id)
+        return Assignment(number, self._hyperparameters(number))
 
     def report(self, number: int, epoch: Epoch) -> TrialState:
         """Records a finished epoch of a running trial, which may end it, and returns the trial's state after it.
@@ -77,67 +105,92 @@ class SearchStudy:
         It is COMPLETE with its best epoch's value after the last epoch, PRUNED when the pruner says so, else RUNNING.
         An epoch that the study knows already, told again by a continued trial, changes nothing.
         """
-        trial = self._running[number]
-        is_new = epoch.epoch not in self.trial(number).intermediate_values
-        if is_new:
-            trial.report(epoch.metric(self._config.metric), step=epoch.epoch)
-        if epoch.epoch >= self._config.max_epochs:
-            return self._tell(number, TrialState.COMPLETE)
-        if is_new and trial.should_prune():
-            return self._tell(number, TrialState.PRUNED)
-        return TrialState.RUNNING
+        known = self.trial(number)
+        if epoch.epoch not in known.intermediate_values:
+            value = epoch.metric(self._config.metric)
+            # The decision is recorded before the value, so that it is made once, whatever happens in between.
+            if epoch.epoch < self._config.max_epochs and self._should_prune(known, {epoch.epoch: value}):
+                self._running[number].set_user_attr(PRUNED_AFTER, epoch.epoch)
+            self._running[number].report(value, step=epoch.epoch)
+        return self._settle(number)
 
     def fail(self, number: int, failure: Failure) -> None:
         """Records that a running trial failed, and why; does nothing if the trial has ended already."""
         if number not in self._running:
             return
         trial = self._running[number]
-        trial.set_user_attr(REASON, failure.reason.value)
         trial.set_user_attr(MESSAGE, failure.message)
-        self._tell(number, TrialState.FAIL)
+        trial.set_user_attr(REASON, failure.reason.value)
+        self._settle(number)
 
     def is_running(self, number: int) -> bool:
         """Whether this process handed the trial out and it has not ended."""
         return number in self._running
 
+    def is_full(self) -> bool:
+        """Whether the study holds as many trials as asked for, so that no new one will come out."""
+        return len(self.study.get_trials(deepcopy=False)) >= self._config.max_trials
+
     def is_finished(self) -> bool:
         """Whether the study holds as many trials as asked for and none of them is still to be trained."""
-        trials = self.study.get_trials(deepcopy=False)
-        return len(trials) >= self._config.max_trials and all(trial.state.is_finished() for trial in trials)
+        return self.is_full() and all(trial.state.is_finished() for trial in self.study.get_trials(deepcopy=False))
 
     def trial(self, number: int) -> FrozenTrial:
         """A trial as recorded."""
         return self.study.get_trials(deepcopy=False)[number]
 
+    def _hyperparameters(self, number: int) -> dict[str, Any]:
+        try:
+            return self._config.space.suggest(self.trial(number))
+        except ValueError as error:
+            raise ExperimentError(
+                f"trial {number} of the study {self.study.study_name} does not go with the search's space: {error}"
+            ) from error
+
+    @property
+    def _queue(self) -> list[dict[str, Any]]:
+        queue = self.study.user_attrs.get(_QUEUE, [])
+        if not isinstance(queue, list) or not all(isinstance(chosen, dict) for chosen in queue):
+            raise ExperimentError(f"the study {self.study.study_name} holds no list of chosen configurations")
+        return list(queue)
+
+    def _add(self, number: int, trials: Sequence[FrozenTrial]) -> None:
+        """Draws a trial and records it with all its parameters at once."""
+        queue, position = self._queue, sum(_QUEUE in trial.user_attrs for trial in trials)
+        fixed = queue[position] if position < len(queue) else None
+        try:
+            drawn = self._suggester.suggest(number, trials=trials, fixed=fixed)
+        except (TypeError, ValueError) as error:
+            raise ExperimentError(
+                f"chosen configuration {position + 1} of the study {self.study.study_name} does not go with the "
+                f"search's space: {error}"
+            ) from error
+        if fixed is not None:
+            drawn.set_user_attr(_QUEUE, position)
+        self.study.add_trial(drawn)
+
+    def _should_prune(self, known: FrozenTrial, newest: dict[int, float]) -> bool:
+        if PRUNED_AFTER in known.user_attrs:
+            return False
+        trials = self.study.get_trials(deepcopy=False)
+        if self._config.deterministic:
+            trials = trials[: max(0, known.number + 1 - self._window)]
+        others = [trial for trial in trials if trial.number != known.number]
+        return self._pruner.should_prune(known.number, known.intermediate_values | newest, others)
+
+    def _settle(self, number: int) -> TrialState:
+        """Ends a trial whose record says that it has ended; a crash can come between the two. Returns its state."""
+        known = self.trial(number)
+        if REASON in known.user_attrs:
+            return self._tell(number, TrialState.FAIL)
+        if self._config.max_epochs in known.intermediate_values:
+            return self._tell(number, TrialState.COMPLETE)
+        if known.user_attrs.get(PRUNED_AFTER) in list(known.intermediate_values):
+            return self._tell(number, TrialState.PRUNED)
+        return TrialState.RUNNING
+
     def _tell(self, number: int, state: TrialState) -> TrialState:
-        trial = self._running.pop(number)
+        self._running.pop(number, None)
         value = best_value(self.trial(number), self._config.metric) if state == TrialState.COMPLETE else None
-        self.study.tell(trial, value, state=state)
+        self.study.tell(number, value, state=state)
         return state
-
-
-def build_sampler(config: SearchConfig, *, num_trials_before: int) -> BaseSampler:
-    """The configured sampler, seeded by the search's seed and by how many trials there are already."""
-    seed = derive_seed(config.seed, num_trials_before)
-    if config.sampler == "random":
-        return RandomSampler(seed=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed)
-
-
-def build_pruner(config: SearchConfig) -> BasePruner:
-    """The configured pruner."""
-    match config.pruner:
-        case "halving":
-            return SuccessiveHalvingPruner(min_resource=config.min_epochs, reduction_factor=config.reduction_factor)
-        case "hyperband":
-            return HyperbandPruner(
-                min_resource=config.min_epochs,
-                max_resource=config.max_epochs,
-                reduction_factor=config.reduction_factor,
-            )
-        case "median":
-            return MedianPruner(n_warmup_steps=config.min_epochs)
-        case "none":
-            return NopPruner()

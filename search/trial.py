@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import faulthandler
 import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +24,7 @@ from fmnist_models.checkpoint import load_checkpoint, save_checkpoint, save_weig
 from fmnist_models.data import TrainingData
 from fmnist_models.epoch import Epoch, is_better
 from fmnist_models.errors import CheckpointError
-from fmnist_models.files import write_aside
+from fmnist_models.files import read_bounded, write_aside
 from fmnist_models.seeds import derive_seed
 from fmnist_models.training import DivergedError, Training, TrainingPlan
 from search.epochs_file import format_epochs
@@ -36,8 +38,10 @@ from search.study import Assignment
 _QUICK_CONTROLLER = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.05", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 # What Python, torch and CUDA say when there is no more memory.
 _OUT_OF_MEMORY = ("MemoryError", "DefaultCPUAllocator: ", "CUDA error: out of memory")
+_MAX_TEXT_BYTES = 2**20
 _REASON = "failure_reason"
 _MESSAGE = "failure_message"
+_STORAGE = "storage_failure"
 
 
 class Trainable(Protocol):
@@ -53,6 +57,14 @@ class Trainable(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
+class StorageError(Exception):
+    """What a trial has to save could not be saved, which is no fault of its own."""
+
+
+# How a traceback, all that is left of an exception from a worker group, names it.
+_STORAGE_ERROR = f"{StorageError.__module__}.{StorageError.__qualname__}: "
+
+
 @dataclass(frozen=True, kw_only=True)
 class Shared:
     """What all trials of a search have in common; images and pretrained weights lie in Ray's object store."""
@@ -66,6 +78,8 @@ class Shared:
     metric: str
     seed: int
     precision: str
+    deterministic: bool
+    timeout_s: float | None
     make_training: Callable[..., Trainable] = Training
 
 
@@ -73,15 +87,49 @@ def run_trial(config: dict[str, Any], shared: Shared) -> None:
     """The Tune trainable: one worker trains in this process, several in a Ray Train worker group.
 
     What goes wrong in the training is the trial's result. What goes wrong around it (a worker or its node is gone) is
-    raised, and Tune restarts the trial, which continues from its last checkpoint.
+    raised, and Tune restarts the trial, which continues from its last checkpoint. A trial that takes longer than
+    ``shared.timeout_s`` ends its process.
     """
     assignment = Assignment(**config)
+    files = shared.experiment.trial(assignment.number)
+    timeout = read_timeout(files)
+    if timeout is not None:
+        tune.report(_failure_message(timeout))
+        return
     try:
-        _trainer(assignment, shared).fit()
+        with _watch(files, shared.timeout_s):
+            _trainer(assignment, shared).fit()
     except Exception as error:
         if _is_infrastructure(error):
             raise
-        _report_failure(assignment, shared, error)
+        _report_failure(files, error)
+
+
+def read_timeout(files: TrialFiles) -> Failure | None:
+    """The failure of a trial whose process ended itself because it took too long."""
+    if not files.timeout.is_file():
+        return None
+    text = read_bounded(files.timeout, max_bytes=_MAX_TEXT_BYTES).decode(errors="replace")
+    first, *frames = text.splitlines() or [""]
+    where = next((frame.strip() for frame in frames if frame.startswith("  ")), "")
+    return Failure(Reason.TIMEOUT, f"{first} {where}".strip()[:500]) if first else None
+
+
+@contextlib.contextmanager
+def _watch(files: TrialFiles, timeout_s: float | None) -> Iterator[None]:
+    """Ends this process, whatever it is doing, when the time is up, and leaves where it was standing in a file."""
+    if timeout_s is None:
+        yield
+        return
+    files.path.mkdir(exist_ok=True)
+    with files.timeout.open("wb") as file:
+        # Its thread is C's own: it also fires when the training hangs inside a library and holds the interpreter.
+        faulthandler.dump_traceback_later(timeout_s, exit=True, file=file)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+    files.timeout.unlink(missing_ok=True)
 
 
 def _is_infrastructure(error: Exception) -> bool:
@@ -99,6 +147,11 @@ def parse_epoch(result: Mapping[str, Any]) -> Epoch:
 def parse_failure(result: Mapping[str, Any]) -> Failure | None:
     """The failure that a Tune result carries, if it does."""
     return Failure(Reason(result[_REASON]), result[_MESSAGE]) if _REASON in result else None
+
+
+def parse_storage_failure(result: Mapping[str, Any]) -> str | None:
+    """What kept the trial from saving, if a Tune result says so."""
+    return result.get(_STORAGE)
 
 
 def explain_traceback(text: str) -> Failure:
@@ -140,12 +193,15 @@ def _train_loop(config: dict[str, Any]) -> None:
     assignment: Assignment = config["assignment"]
     shared: Shared = config["shared"]
     torch.set_num_threads(shared.slot.threads_per_worker)
+    # Of cuBLAS, which reads it when it is first used; the process is one of Ray's own.
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    torch.use_deterministic_algorithms(shared.deterministic)
     alone = shared.slot.num_workers == 1
     files = shared.experiment.trial(assignment.number)
-    training = _make_training(assignment, shared)
+    training = _resume(assignment, shared, files)
     is_first = alone or train.get_context().get_world_rank() == 0
     report: Callable[[dict[str, Any]], None] = tune.report if alone else train.report
-    for epoch in _resume(training, files):
+    for epoch in list(training.history):
         report(dataclasses.asdict(epoch))
     try:
         for epoch in training.epochs():
@@ -174,33 +230,47 @@ def _make_training(assignment: Assignment, shared: Shared) -> Trainable:
     )
 
 
-def _resume(training: Trainable, files: TrialFiles) -> list[Epoch]:
-    """Continues from the trial's last checkpoint, if there is one, and gives the epochs that it holds."""
-    if files.last.exists():
-        try:
-            training.load_state_dict(load_checkpoint(files.last))
-        except CheckpointError:
-            files.remove_checkpoints()
-    return list(training.history)
+def _resume(assignment: Assignment, shared: Shared, files: TrialFiles) -> Trainable:
+    """The training as its last checkpoint left it, or at its beginning if there is none that can be read."""
+    training = _make_training(assignment, shared)
+    if not files.last.exists():
+        return training
+    try:
+        training.load_state_dict(load_checkpoint(files.last))
+    except (CheckpointError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+        files.remove_checkpoints()
+        return _make_training(assignment, shared)  # not the one that may be half of each
+    return training
 
 
 def _save(training: Trainable, files: TrialFiles, shared: Shared) -> None:
     """Saves the trial as it is after its newest epoch, before anyone is told of it."""
     *before, newest = (epoch.metric(shared.metric) for epoch in training.history)
-    if all(is_better(newest, value, metric=shared.metric) for value in before):
-        save_weights(files.best, training.model.state_dict())
-    save_checkpoint(files.last, training.state_dict())
-    write_aside(files.epochs, format_epochs(training.history, dataset=shared.dataset))
+    try:
+        if all(is_better(newest, value, metric=shared.metric) for value in before):
+            save_weights(files.best, training.model.state_dict())
+        save_checkpoint(files.last, training.state_dict())
+        write_aside(files.epochs, format_epochs(training.history, dataset=shared.dataset))
+    except OSError as error:
+        raise StorageError(f"{files.path}: {error.strerror or error}") from error
 
 
-def _report_failure(assignment: Assignment, shared: Shared, error: Exception) -> None:
+def _report_failure(files: TrialFiles, error: Exception) -> None:
     """Keeps the traceback in the trial's folder and reports what was raised, with the reason."""
     if isinstance(error, WorkerGroupError):
         text = str(next(iter(error.worker_failures.values()), error))
     else:
         text = "".join(traceback.format_exception(error))
-    write_aside(shared.experiment.trial(assignment.number).error, text)
-    tune.report(_failure_message(explain_traceback(text)))
+    failure = explain_traceback(text)
+    if failure.message.startswith(_STORAGE_ERROR):
+        tune.report({_STORAGE: failure.message.removeprefix(_STORAGE_ERROR)})
+        return
+    try:
+        write_aside(files.error, text)
+    except OSError as problem:
+        tune.report({_STORAGE: f"{files.path}: {problem.strerror or problem}"})
+    else:
+        tune.report(_failure_message(failure))
 
 
 def _failure_message(failure: Failure) -> dict[str, str]:

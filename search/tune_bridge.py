@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,20 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from fmnist_models.errors import UserError
+from search.experiment import Experiment
 from search.progress import Progress
 from search.record import Failure, Reason
+from search.retention import Retention
 from search.study import SearchStudy
-from search.trial import parse_epoch, parse_failure
+from search.trial import parse_epoch, parse_failure, parse_storage_failure, read_timeout
+
+# What Ray raises for a process that its memory monitor killed.
+_KILLED_FOR_MEMORY = "OutOfMemoryError"
+
+
+class Halt(BaseException):
+    """What happens can no longer be recorded. No ``Exception``, as Tune would take that for a trial's."""
 
 
 class _NotSaved:
@@ -27,15 +39,19 @@ class _NotSaved:
 class StudySearcher(_NotSaved, Searcher):
     """Hands out the study's trials until it holds as many as asked for."""
 
-    def __init__(self, study: SearchStudy, progress: Progress) -> None:
+    def __init__(self, study: SearchStudy, experiment: Experiment, *, retention: Retention, progress: Progress) -> None:
         super().__init__()
         self._study = study
+        self._experiment = experiment
+        self._retention = retention
         self._progress = progress
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]
-        assignment = self._study.next_assignment()
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
+        with _recording(self._experiment):
+            self._retention.before_trial()
+            assignment = self._study.next_assignment()
         if assignment is None:
-            return str(Searcher.FINISHED)
+            return str(Searcher.FINISHED) if self._study.is_full() else None
         self._progress.trial_started(assignment)
         return dataclasses.asdict(assignment)
 
@@ -55,39 +71,72 @@ class StudyScheduler(_NotSaved, FIFOScheduler):
 
     _supports_buffered_results = False
 
-    def __init__(self, study: SearchStudy, progress: Progress) -> None:
+    def __init__(self, study: SearchStudy, experiment: Experiment, *, retention: Retention, progress: Progress) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._study = study
+        self._experiment = experiment
+        self._retention = retention
         self._progress = progress
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
-        """Only a trial whose process died ends in an error of Tune's, and only the last time is its end."""
+        """Only a trial whose process died ends in an error of Tune's; it is the trial's end if it took too long, or
+        if Tune does not start it again."""
         number = trial.config["number"]
-        if self._study.is_running(number) and not trial.should_recover():  # type: ignore[no-untyped-call]
-            self._study.fail(number, Failure(Reason.INFRASTRUCTURE, _last_error(trial)))
-            self._progress.trial_ended(self._study.trial(number))
+        if not self._study.is_running(number):
+            return
+        failure = read_timeout(self._experiment.trial(number))
+        if failure is None and not trial.should_recover():  # type: ignore[no-untyped-call]
+            failure = _explain_death(Path(trial.error_file).read_text(encoding="utf-8"))
+        if failure is not None:
+            with _recording(self._experiment):
+                self._study.fail(number, failure)
+                self._ended(number)
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         number = trial.config["number"]
         if not self._study.is_running(number):
             return str(TrialScheduler.STOP)
-        failure = parse_failure(result)
-        if failure is not None:
-            self._study.fail(number, failure)
-            state = TrialState.FAIL
-        else:
-            epoch = parse_epoch(result)
-            state = self._study.report(number, epoch)
-            self._progress.epoch_ended(number, epoch)
+        problem = parse_storage_failure(result)
+        if problem is not None:
+            raise Halt(f"{problem}; nothing that was saved before is lost")
+        with _recording(self._experiment):
+            state = self._tell(number, result)
             if state == TrialState.RUNNING:
                 return str(TrialScheduler.CONTINUE)
-        self._progress.trial_ended(self._study.trial(number))
+            self._ended(number)
         # A trial that has nothing more to do ends by itself, which leaves its process fit for the next one.
         return str(TrialScheduler.STOP if state == TrialState.PRUNED else TrialScheduler.CONTINUE)
 
+    def _tell(self, number: int, result: dict[str, Any]) -> TrialState:
+        failure = parse_failure(result)
+        if failure is not None:
+            self._study.fail(number, failure)
+            return TrialState.FAIL
+        epoch = parse_epoch(result)
+        state = self._study.report(number, epoch)
+        self._progress.epoch_ended(number, epoch)
+        return state
 
-def _last_error(trial: TuneTrial) -> str:
-    """What Ray says of the last death of the trial's process: the first and the last line of it."""
-    _, _, last = Path(trial.error_file).read_text(encoding="utf-8").rpartition("Failure # ")
+    def _ended(self, number: int) -> None:
+        trial = self._study.trial(number)
+        self._retention.trial_ended(trial)
+        self._progress.trial_ended(trial)
+
+
+@contextlib.contextmanager
+def _recording(experiment: Experiment) -> Iterator[None]:
+    """Halts the search when the record cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise Halt(f"{experiment.path}: {error.strerror or error}; nothing that was saved before is lost") from error
+    except UserError as error:
+        raise Halt(str(error)) from error
+
+
+def _explain_death(text: str) -> Failure:
+    """What Ray says of the last death of a trial's process: the first and the last line of it."""
+    _, _, last = text.rpartition("Failure # ")
+    reason = Reason.MEMORY if _KILLED_FOR_MEMORY in last else Reason.INFRASTRUCTURE
     _, *said = [line.strip() for line in last.splitlines() if line.strip()]
-    return " … ".join(dict.fromkeys([said[0], said[-1]]))[:500] if said else "the trial's process died"
+    return Failure(reason, " … ".join(dict.fromkeys([said[0], said[-1]]))[:500] if said else "the trial's process died")

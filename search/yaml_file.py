@@ -2,25 +2,61 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from fmnist_models.errors import FileError
+from fmnist_models.files import read_bounded
 from search.errors import ConfigError
+
+_MAX_BYTES = 2**20
+_MAX_VALUES = 100_000
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 1e-4 as text and lets a second key of one name win; neither is what a person means."""
+    """YAML 1.1 reads 1e-4 as text and lets a second key of one name win; neither is what a person means. And aliases
+    of aliases can make a short file mean more values than any memory holds."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        node: yaml.Node | None = super().get_single_node()
+        if node is not None:
+            _check_size(node)
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         pairs = node.value if isinstance(node, yaml.MappingNode) else []
-        names = [key.value for key, _ in pairs if isinstance(key, yaml.ScalarNode)]
-        for name in names:
-            if names.count(name) > 1:
+        counts = Counter(key.value for key, _ in pairs if isinstance(key, yaml.ScalarNode))
+        for name, count in counts.items():
+            if count > 1:
                 raise yaml.constructor.ConstructorError(None, None, f"the key {name!r} is there twice", node.start_mark)
         return super().construct_mapping(node, deep=deep)
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        value = super().construct_yaml_int(node)
+        if abs(value) >= 2**64:  # Python does not even print what hexadecimal digits can write
+            raise yaml.constructor.ConstructorError(None, None, "a whole number is too large", node.start_mark)
+        return value
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+
+
+def _check_size(root: yaml.Node) -> None:
+    """Counts every value as often as aliases mean it, without making any."""
+    rest, count = [root], 0
+    while rest:
+        node, count = rest.pop(), count + 1
+        if isinstance(node, yaml.SequenceNode):
+            rest += node.value
+        elif isinstance(node, yaml.MappingNode):
+            rest += itertools.chain.from_iterable(node.value)
+        if count + len(rest) > _MAX_VALUES:
+            raise yaml.composer.ComposerError(None, None, f"with its aliases it has over {_MAX_VALUES:,} values")
 
 
 class _Dumper(yaml.SafeDumper):
@@ -57,10 +93,12 @@ def read_yaml(path: Path) -> Any:
     """The value that the file holds.
 
     Raises:
-        ConfigError: no such file, not readable as text, or not YAML.
+        ConfigError: no such file, larger than 1 MiB, not readable as text, or not YAML.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bounded(path, max_bytes=_MAX_BYTES).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from error
+    except FileError as error:
+        raise ConfigError(str(error)) from error
     return parse_yaml(text, where=str(path))

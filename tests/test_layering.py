@@ -13,7 +13,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("cluster", "fmnist_models", "search")
-READERS = ("search.results", "search.record", "search.display", "search.experiment", "search.epochs_file")
+READERS = (
+    "search.display",
+    "search.epochs_file",
+    "search.experiment",
+    "search.inventory",
+    "search.record",
+    "search.removal",
+    "search.results",
+)
 
 
 def source_files(room: str) -> list[Path]:

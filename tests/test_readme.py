@@ -38,10 +38,11 @@ def test_every_command_shown_is_one_that_is_run() -> None:
     assert all(command.startswith(("fmnist ", "make ")) for command in commands())
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_the_readmes_commands_work_in_order(fashion_mnist_root: Path, tmp_path: Path) -> None:
-    (config,) = blocks("yaml")
-    (tmp_path / "my-search.yaml").write_text(config, encoding="utf-8")
+    for name, content in zip(("my-search.yaml", "chosen.yaml"), blocks("yaml"), strict=True):
+        assert f"`{name}`" in README
+        (tmp_path / name).write_text(content, encoding="utf-8")
     environment = {
         **os.environ,
         "FMNIST_DATA_DIR": str(fashion_mnist_root.absolute()),

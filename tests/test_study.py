@@ -151,14 +151,6 @@ def test_a_study_reopened_in_the_middle_hands_out_interrupted_trials_first(exper
     assert second.next_assignment() is None
 
 
-def test_a_trial_interrupted_before_it_was_drawn_is_drawn_on_reopening(experiment: Experiment) -> None:
-    config = make_config(max_trials=1)
-    SearchStudy.open(experiment, config).study.ask()
-    assignment, state = run_trial(SearchStudy.open(experiment, config), [0.5] * NUM_EPOCHS)
-    assert (assignment.number, state) == (0, TrialState.COMPLETE)
-    assert "lr" in read_study(experiment.journal).get_trials()[0].params
-
-
 def test_a_larger_max_trials_extends_a_finished_study(experiment: Experiment) -> None:
     run_to_the_end(SearchStudy.open(experiment, make_config(max_trials=3)))
     assert SearchStudy.open(experiment, make_config(max_trials=3)).next_assignment() is None

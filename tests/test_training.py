@@ -312,7 +312,7 @@ def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["Überzug", b"bytes", memoryview(b"view")])
 def test_write_aside_makes_the_folder_and_replaces_the_file(content: Any, tmp_path: Path) -> None:
-    path = tmp_path / "new" / "folder" / "file.txt"
+    path = tmp_path / "folder" / "file.txt"
     write_aside(path, "old")
     write_aside(path, content)
     assert path.read_bytes() == (content.encode() if isinstance(content, str) else bytes(content))

@@ -6,7 +6,8 @@ import sys
 
 import typer
 
-from fmnist_models.errors import UserError
+from fmnist_models.errors import UserError, printable
+from search.cli.experiments import experiments_app
 from search.cli.images import data_app
 from search.cli.reviewing import evaluate, trials
 from search.cli.searching import search_app
@@ -21,6 +22,7 @@ app = typer.Typer(
 app.add_typer(search_app, name="search")
 app.command("trials")(trials)
 app.command("evaluate")(evaluate)
+app.add_typer(experiments_app, name="experiments")
 app.add_typer(data_app, name="data")
 
 
@@ -30,4 +32,9 @@ def main() -> None:
         app()
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except OSError as error:  # a disk that is full or read-only, a folder where a file should be
+        if error.filename is None:
+            raise
+        typer.echo(f"error: {printable(f'{error.filename}: {error.strerror}')}", err=True)
         sys.exit(2)

@@ -42,7 +42,7 @@ def evaluate(
     from rich.console import Console
 
     from fmnist_models.data import data_root
-    from search.continuation import read_config
+    from search.config import read_config
     from search.evaluation import evaluate_and_save
     from search.preparation import load_training_data
 

@@ -37,7 +37,14 @@ def print_evaluation(evaluation: Evaluation, folder: Path, console: Console) -> 
         style="bold green",
         highlight=False,
     )
-    console.print(f"everything is in {folder}", highlight=False, markup=False, soft_wrap=True)
+    say(f"everything is in {folder}", console)
+
+
+def say(text: str, console: Console, *, style: str = "") -> None:
+    """One line as it is, which may name what strangers named."""
+    from search.display import as_text
+
+    console.print(as_text(text, style=style), soft_wrap=True)
 
 
 def print_json(value: Any) -> None:

@@ -1,0 +1,116 @@
+"""The journal's file: Optuna reads and writes it line by line, and this keeps its lines whole."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import json
+import os
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+
+from search.errors import ExperimentError
+
+_MAX_LINE_BYTES = 2**24
+_FIRST_LINE = b'{"op_code":'
+
+
+class JournalFile(JournalFileBackend):
+    """Optuna's journal as one process writes it: never made anew once it has vanished, never left with half a line.
+
+    Raises:
+        OSError: there is no such file.
+    """
+
+    def __init__(self, journal: Path) -> None:
+        self._path = journal
+        self._opened = _identity(os.stat(journal))
+        self._writing = JournalFileSymlinkLock(str(journal))
+        super().__init__(str(journal), lock_obj=self._writing)
+
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        """The lines from a number on.
+
+        Raises:
+            FileNotFoundError: the file is gone, or another one stands in its place.
+        """
+        self._check(os.stat(self._path))
+        yield from super().read_logs(log_number_from)
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Appends whole lines and syncs them to disk, or leaves the file as it was.
+
+        Raises:
+            FileNotFoundError: the file is gone, or another one stands in its place.
+            OSError: it cannot be written; the disk is full, say.
+        """
+        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+        self._writing.acquire()
+        try:
+            with open(self._path, "r+b", buffering=0) as file:  # unlike "a", makes no file
+                self._check(os.fstat(file.fileno()))
+                _append(file, lines.encode())
+        finally:
+            with contextlib.suppress(RuntimeError):  # the lock went with its folder, as who writes next will find
+                self._writing.release()
+
+    def _check(self, found: os.stat_result) -> None:
+        if _identity(found) != self._opened:
+            raise FileNotFoundError(errno.ENOENT, "another file has taken its place", str(self._path))
+
+
+def check_lines(journal: Path) -> None:
+    """Looks for a line without end, as a sparse file is one: Optuna would read it into memory.
+
+    Raises:
+        ExperimentError: there is one.
+        OSError: the journal cannot be read.
+    """
+    with journal.open("rb") as file:
+        while chunk := file.read(_MAX_LINE_BYTES):
+            if len(chunk) == _MAX_LINE_BYTES and b"\n" not in chunk:
+                raise ExperimentError(f"{journal} is no journal: it has a line of more than {len(chunk):,} bytes")
+
+
+def cut_torn_line(journal: Path) -> None:
+    """Cuts off a last line without an end: what is appended to it would be lost with it.
+
+    Raises:
+        ExperimentError: the file is not a journal's beginning, and nothing to be cut.
+        OSError: the journal cannot be written.
+    """
+    with journal.open("r+b") as file:
+        length = file.seek(0, os.SEEK_END)
+        start = max(0, length - _MAX_LINE_BYTES)
+        file.seek(start)
+        content = file.read()
+        whole = content.rfind(b"\n") + 1
+        if not whole and (start or not _FIRST_LINE.startswith(content[: len(_FIRST_LINE)])):
+            raise ExperimentError(f"{journal} is no journal: it does not have a single line")
+        if start + whole < length:
+            file.truncate(start + whole)
+
+
+def remove_lock(journal: Path) -> None:
+    """Removes the lock that Optuna puts beside a journal while it writes, and for which it would wait half a minute."""
+    journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)
+
+
+def _append(file: io.FileIO, content: bytes) -> None:
+    length = file.seek(0, os.SEEK_END)
+    rest = memoryview(content)
+    try:
+        while rest:
+            rest = rest[file.write(rest) :]
+        os.fsync(file.fileno())
+    except BaseException:
+        file.truncate(length)  # or the next line would continue half of this one
+        raise
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino

@@ -1,0 +1,84 @@
+"""Removing experiments: none that runs, and each so that it is there whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from search.errors import ExperimentError
+from search.experiment import Experiment
+from search.inventory import find_holder, list_experiments
+from search.lock import lock_experiment
+
+_LEFTOVER = ".removed-"
+_MAX_NAMES_SHOWN = 20
+
+
+def find_removable(names: Sequence[str], *, directory: Path) -> list[Experiment]:
+    """The experiments of these names, which must be in ``directory`` itself and at rest.
+
+    Raises:
+        ExperimentError: a name is a path, there is no such experiment, or somebody runs it.
+    """
+    there = {experiment.name: experiment for experiment in list_experiments(directory)}
+    for name in names:
+        if os.path.basename(name) != name:
+            raise ExperimentError(f"{name!r} is a path; valid: the name of an experiment in {directory.absolute()}")
+        if name not in there:
+            known = ", ".join(repr(known)[1:-1] for known in list(there)[:_MAX_NAMES_SHOWN])
+            valid = f"valid: {known}" if known else "there is none at all"
+            raise ExperimentError(f"there is no experiment {name!r} in {directory.absolute()}; {valid}")
+        _check_at_rest(there[name])
+    return [there[name] for name in dict.fromkeys(names)]
+
+
+def remove_experiments(experiments: Sequence[Experiment], *, directory: Path) -> Iterator[Experiment]:
+    """Removes experiments of ``directory``, all of them held until the last one is gone; gives each once it is.
+
+    Of one that is a symbolic link, the link. What a removal that was cut short left behind goes too.
+
+    Raises:
+        ExperimentError: somebody runs one of them (then none is removed), or one cannot be removed.
+    """
+    with contextlib.ExitStack() as locks:
+        for experiment in experiments:
+            if experiment.path.is_symlink():
+                _check_at_rest(experiment)
+            else:
+                locks.enter_context(lock_experiment(experiment))
+        for experiment in experiments:
+            _remove(experiment)
+            yield experiment
+    for leftover in directory.glob(f"{_LEFTOVER}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _check_at_rest(experiment: Experiment) -> None:
+    try:
+        holder = find_holder(experiment)
+    except OSError as error:
+        raise _cannot_be_removed(experiment, error) from error
+    if holder is not None:
+        raise ExperimentError(f"experiment {experiment.name!r} is being run by {holder}; wait for it, or end it")
+
+
+def _remove(experiment: Experiment) -> None:
+    aside = experiment.path.with_name(f"{_LEFTOVER}{uuid.uuid4().hex}")
+    try:
+        if experiment.path.is_symlink():
+            experiment.path.unlink()
+            return
+        experiment.path.rename(aside)  # so that half an experiment never looks like one
+    except OSError as error:
+        raise _cannot_be_removed(experiment, error) from error
+    shutil.rmtree(aside, ignore_errors=True)
+    if os.path.lexists(aside):
+        raise ExperimentError(f"experiment {experiment.name!r} was removed, but not all of {aside} could be deleted")
+
+
+def _cannot_be_removed(experiment: Experiment, error: OSError) -> ExperimentError:
+    return ExperimentError(f"experiment {experiment.name!r} cannot be removed: {error.strerror}: {error.filename}")

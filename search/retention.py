@@ -1,0 +1,113 @@
+"""What an experiment keeps on disk: trials at work their checkpoints, the best few their weights, others none."""
+
+from __future__ import annotations
+
+import heapq
+import math
+import shutil
+import time
+from collections.abc import Sequence
+
+import torch
+from optuna.trial import FrozenTrial, TrialState
+
+from fmnist_models.epoch import DIRECTIONS
+from fmnist_models.networks import build_network
+from search.config import SearchConfig
+from search.errors import ConfigError, ExperimentError
+from search.experiment import Experiment
+from search.inventory import measure_folder
+
+_BYTES_PER_PARAMETER = 4
+# Of a trial at work, in sizes of its model: the best epoch's weights, the last epoch's with both moments of Adam, and
+# that once more while it is written aside.
+_MODELS_PER_LIVE_TRIAL = 1 + 3 + 3
+_GB = 1e9
+_SECONDS_BETWEEN_CHECKS = 10.0
+
+
+class Retention:
+    """Keeps an experiment's folder bounded while trials come and go."""
+
+    def __init__(self, experiment: Experiment, config: SearchConfig, trials: Sequence[FrozenTrial]) -> None:
+        self._experiment = experiment
+        self._config = config
+        self._sign = 1 if DIRECTIONS[config.metric] == "maximize" else -1
+        self._best: list[tuple[float, int]] = []  # a heap of (how good, -number), the worst first
+        self._live_bytes = _MODELS_PER_LIVE_TRIAL * _model_bytes(config)
+        self._checked_s = -math.inf
+        for trial in trials:
+            if trial.state.is_finished():
+                self.trial_ended(trial)
+
+    def trial_ended(self, trial: FrozenTrial) -> None:
+        """Removes what the trial's end made needless: its own checkpoints, or those of a trial it is better than."""
+        files = self._experiment.trial(trial.number)
+        files.last.unlink(missing_ok=True)
+        if trial.state != TrialState.COMPLETE or trial.value is None:
+            files.best.unlink(missing_ok=True)
+            return
+        heapq.heappush(self._best, (self._sign * trial.value, -trial.number))
+        if len(self._best) > self._config.keep_checkpoints:
+            _, number = heapq.heappop(self._best)
+            self._experiment.trial(-number).best.unlink(missing_ok=True)
+
+    def sweep(self, trials: Sequence[FrozenTrial]) -> None:
+        """Removes what processes saved of trials after these had ended."""
+        kept = {-number for _, number in self._best}
+        for trial in trials:
+            if trial.state.is_finished():
+                files = self._experiment.trial(trial.number)
+                files.last.unlink(missing_ok=True)
+                if trial.number not in kept:
+                    files.best.unlink(missing_ok=True)
+
+    def before_trial(self) -> None:
+        """Makes sure that one more trial has room.
+
+        Raises:
+            ExperimentError: it has not.
+        """
+        free_bytes = shutil.disk_usage(self._experiment.path).free
+        if free_bytes < self._live_bytes:
+            raise ExperimentError(
+                f"the disk of {self._experiment.path} is nearly full: {free_bytes / _GB:.3g} GB are free, and a trial "
+                f"needs up to {self._live_bytes / _GB:.3g} GB; make room"
+            )
+        if self._config.max_disk_gb is None or time.monotonic() < self._checked_s + _SECONDS_BETWEEN_CHECKS:
+            return
+        self._checked_s = time.monotonic()
+        used_bytes, _ = measure_folder(self._experiment.path)
+        if used_bytes > self._config.max_disk_gb * _GB:
+            raise ExperimentError(
+                f"{self._experiment.path} takes {used_bytes / _GB:.3g} GB, more than max_disk_gb: "
+                f"{self._config.max_disk_gb:g}; raise it, or lower keep_checkpoints"
+            )
+
+
+def check_room(experiment: Experiment, config: SearchConfig, *, num_slots: int) -> None:
+    """Makes sure that there is room for all that a search keeps at the same time; the folder may not exist yet.
+
+    Raises:
+        ExperimentError: the disk has not.
+        ConfigError: ``config.max_disk_gb`` has not.
+    """
+    need_bytes = (num_slots * _MODELS_PER_LIVE_TRIAL + config.keep_checkpoints) * _model_bytes(config)
+    what = f"{num_slots} trials at a time and the best {config.keep_checkpoints} need up to {need_bytes / _GB:.3g} GB"
+    advice = "lower max_concurrent_trials or keep_checkpoints"
+    if config.max_disk_gb is not None and need_bytes > config.max_disk_gb * _GB:
+        raise ConfigError(f"max_disk_gb: {what}, but got {config.max_disk_gb:g}; raise it, or {advice}")
+    folder = next(path for path in (experiment.path, *experiment.path.parents) if path.exists())
+    have_bytes = shutil.disk_usage(folder).free + measure_folder(experiment.path)[0]
+    if need_bytes > have_bytes:
+        raise ExperimentError(
+            f"the disk of {experiment.path} has too little room: {what}, but {have_bytes / _GB:.3g} GB are free; "
+            f"make room, or {advice}"
+        )
+
+
+def _model_bytes(config: SearchConfig) -> int:
+    """The size of the largest network of the space."""
+    with torch.device("meta"):
+        models = [build_network(network.name, {}) for network in config.space.networks]
+    return _BYTES_PER_PARAMETER * max(sum(p.numel() for p in model.parameters()) for model in models)

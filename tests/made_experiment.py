@@ -1,0 +1,32 @@
+"""Experiments made up for tests: real folders, locks and studies, whose trials report what they are told to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from epochs import make_epoch
+
+from search.config import SearchConfig
+from search.continuation import open_experiment
+from search.experiment import Experiment
+from search.record import Failure, Reason
+from search.study import SearchStudy
+
+FAILED = None
+
+
+def make_experiment(path: Path, config: SearchConfig, curves: Iterable[Sequence[float] | None]) -> Experiment:
+    """One trial for each curve of validation accuracies; one that is cut short is left running, ``FAILED`` fails."""
+    experiment = Experiment(path)
+    with open_experiment(experiment, config):
+        study = SearchStudy.open(experiment, config)
+        for curve in curves:
+            assignment = study.next_assignment()
+            assert assignment is not None
+            for epoch, accuracy in enumerate(curve or (), start=1):
+                if study.report(assignment.number, make_epoch(epoch, accuracy)).is_finished():
+                    break
+            if curve is FAILED:
+                study.fail(assignment.number, Failure(Reason.CODE, "KeyError: 'x'"))
+    return experiment

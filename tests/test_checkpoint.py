@@ -1,0 +1,235 @@
+"""Checkpoints and weights carry their hash: as they were saved, or refused. And files that are whole or not there."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from tiny_disk import tiny_disk
+from torch import Tensor
+
+from fmnist_models.checkpoint import MAX_BYTES, load_checkpoint, load_weights, save_checkpoint, save_weights
+from fmnist_models.errors import CheckpointError, FileError
+from fmnist_models.files import read_bounded, read_json, write_aside
+
+WEIGHTS = {
+    "conv.weight": torch.arange(12.0).reshape(3, 4),
+    "conv.half": torch.ones(2, dtype=torch.bfloat16),
+    "bn.num_batches_tracked": torch.tensor(7),
+    "empty": torch.zeros(0, 3),
+}
+STATE = {"plan": {"lr": 0.1, "stages": ("stem", "fc")}, "history": [{"epoch": 1}], "model": WEIGHTS}
+SAVERS: dict[str, tuple[Callable[..., None], Callable[[Path], Any], Any]] = {
+    "checkpoint": (save_checkpoint, load_checkpoint, STATE),
+    "weights": (save_weights, load_weights, WEIGHTS),
+}
+KINDS = pytest.mark.parametrize("kind", SAVERS)
+
+
+class Bomb:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.marker),)
+
+
+def saved(kind: str, folder: Path) -> tuple[Path, bytes]:
+    save, _, state = SAVERS[kind]
+    save(folder / kind, state)
+    return folder / kind, (folder / kind).read_bytes()
+
+
+def assert_refused(kind: str, path: Path, why: str | None = None) -> None:
+    with pytest.raises(CheckpointError, match=why) as caught:
+        SAVERS[kind][1](path)
+    assert str(path) in str(caught.value)
+
+
+def with_header(payload: bytes) -> bytes:
+    """What a stranger who knows the format makes of a payload."""
+    return f"fmnist-checkpoint 1 {hashlib.sha256(payload).hexdigest()} {len(payload):020}\n".encode() + payload
+
+
+def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert found[name].dtype == tensor.dtype
+        assert torch.equal(found[name], tensor)
+
+
+def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "last.pt", STATE)
+    state = load_checkpoint(tmp_path / "last.pt")
+    assert (state["plan"], state["history"]) == (STATE["plan"], STATE["history"])
+    assert_equal(state["model"], WEIGHTS)
+    save_weights(tmp_path / "best", WEIGHTS)
+    assert_equal(load_weights(tmp_path / "best"), WEIGHTS)
+    assert_equal(safetensors.torch.load_file(tmp_path / "best"), WEIGHTS)
+
+
+@KINDS
+def test_one_cut_short_anywhere_is_refused(kind: str, tmp_path: Path) -> None:
+    path, content = saved(kind, tmp_path)
+    for length in [*range(0, len(content), 23), len(content) - 1]:
+        path.write_bytes(content[:length])
+        assert_refused(kind, path)
+
+
+@KINDS
+def test_one_with_a_bit_flipped_anywhere_is_refused(kind: str, tmp_path: Path) -> None:
+    path, content = saved(kind, tmp_path)
+    for position in range(0, len(content), 11):
+        altered = bytearray(content)
+        altered[position] ^= 1 << position % 8
+        path.write_bytes(altered)
+        assert_refused(kind, path)
+
+
+@KINDS
+def test_one_that_goes_on_is_refused(kind: str, tmp_path: Path) -> None:
+    path, content = saved(kind, tmp_path)
+    path.write_bytes(content + b"\0")
+    assert_refused(kind, path)
+
+
+@KINDS
+@pytest.mark.parametrize("content", [b"", b"\0" * 100, b"fmnist-checkpoint 1 ", b"{}", b"\x80\x02"], ids=repr)
+def test_something_else_is_refused(kind: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "other").write_bytes(content)
+    assert_refused(kind, tmp_path / "other")
+
+
+@KINDS
+def test_none_and_a_folder_and_a_pipe_are_refused(kind: str, tmp_path: Path) -> None:
+    assert_refused(kind, tmp_path / "missing", "No such file")
+    assert_refused(kind, tmp_path, "not a plain file")
+    os.mkfifo(tmp_path / "pipe")
+    assert_refused(kind, tmp_path / "pipe", "not a plain file")
+
+
+@KINDS
+def test_one_of_ten_gibibytes_is_refused_unread(kind: str, tmp_path: Path) -> None:
+    path, _ = saved(kind, tmp_path)
+    os.truncate(path, 10 * 2**30)
+    assert_refused(kind, path, f"more than {MAX_BYTES:,}")
+
+
+def test_a_pickle_is_not_run_even_under_a_sound_header(tmp_path: Path) -> None:
+    path, marker = tmp_path / "bomb.pt", tmp_path / "marker"
+    in_a_zip = io.BytesIO()
+    torch.save({"model": Bomb(marker)}, in_a_zip)
+    for payload in (pickle.dumps(Bomb(marker)), in_a_zip.getvalue()):
+        for content in (payload, with_header(payload)):
+            path.write_bytes(content)
+            assert_refused("checkpoint", path)
+            assert_refused("weights", path)
+    assert not marker.exists()
+
+
+def test_a_checkpoint_that_could_swell_is_refused(tmp_path: Path) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(2**26))
+    (tmp_path / "bomb.pt").write_bytes(with_header(packed.getvalue()))
+    assert_refused("checkpoint", tmp_path / "bomb.pt", "swell")
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    torch.save([1, 2], buffer)
+    (tmp_path / "list.pt").write_bytes(with_header(buffer.getvalue()))
+    assert_refused("checkpoint", tmp_path / "list.pt", "holds a list")
+
+
+def test_weights_without_their_hash_are_refused(tmp_path: Path) -> None:
+    for metadata in (None, {"format": "pt"}):
+        safetensors.torch.save_file(WEIGHTS, tmp_path / "foreign", metadata=metadata)
+        assert_refused("weights", tmp_path / "foreign")
+
+
+def test_weights_under_the_hash_of_others_are_refused(tmp_path: Path) -> None:
+    _, content = saved("weights", tmp_path)
+    digest = content.split(b'"sha256":"')[1][:64].decode()
+    others = {**WEIGHTS, "bn.num_batches_tracked": torch.tensor(8)}
+    safetensors.torch.save_file(others, tmp_path / "others", metadata={"sha256": digest})
+    assert_refused("weights", tmp_path / "others", "differ from their hash")
+
+
+@KINDS
+def test_on_a_full_disk_the_one_before_stays(kind: str, tmp_path: Path) -> None:
+    with tiny_disk(tmp_path / "disk", kibibytes=64) as disk:
+        path, content = saved(kind, disk)
+        large = {f"layer{n}.weight": torch.zeros(5_000) for n in range(4)}
+        with pytest.raises(OSError) as caught:  # noqa: PT011 (judged below)
+            SAVERS[kind][0](path, large)
+        assert caught.value.errno == errno.ENOSPC
+        assert path.read_bytes() == content
+        assert list(disk.iterdir()) == [path]
+        SAVERS[kind][1](path)
+
+
+@KINDS
+def test_in_a_folder_that_vanished_nothing_is_made_again(kind: str, tmp_path: Path) -> None:
+    gone = tmp_path / "experiment" / "trials" / "00000"
+    with pytest.raises(FileNotFoundError):
+        SAVERS[kind][0](gone / "last.pt", WEIGHTS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_write_aside_follows_no_link(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("mine")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "file").symlink_to(outside)
+    (folder / f".file.{os.getpid()}.part").symlink_to(outside)
+    write_aside(folder / "file", "theirs")
+    assert outside.read_text() == "mine"
+    assert (folder / "file").read_text() == "theirs"
+    assert not (folder / "file").is_symlink()
+    assert list(folder.iterdir()) == [folder / "file"]
+
+
+def test_read_bounded_reads_up_to_its_bound(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"12345")
+    assert read_bounded(path, max_bytes=5) == b"12345"
+    with pytest.raises(FileError, match="file cannot be read: it has 5 bytes, more than 4"):
+        read_bounded(path, max_bytes=4)
+    with pytest.raises(FileError, match="not a plain file"):
+        read_bounded(tmp_path, max_bytes=4)
+    with pytest.raises(FileNotFoundError):
+        read_bounded(tmp_path / "missing", max_bytes=4)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff", b"[" * 100_000, b"1" * 5_000, b"{'a': 1}"], ids=lambda content: repr(content[:8])
+)
+def test_what_is_no_json_is_refused_by_name(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(FileError, match=r"x\.json is not JSON"):
+        read_json(tmp_path / "x.json")
+
+
+def test_json_is_read_from_a_plain_file_of_a_sane_size_only(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    with pytest.raises(FileNotFoundError):
+        read_json(path)
+    path.write_text('{"a": [1]}')
+    assert read_json(path) == {"a": [1]}
+    os.truncate(path, 10 * 2**30)
+    with pytest.raises(FileError, match=r"x\.json cannot be read: it has 10,737,418,240 bytes"):
+        read_json(path)

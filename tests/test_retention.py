@@ -1,0 +1,94 @@
+"""What of a search stays on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from search.config import SearchConfig, parse_config
+from search.errors import ConfigError, ExperimentError
+from search.experiment import Experiment
+from search.retention import Retention, check_room
+
+STATES = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING)
+
+
+def make_config(**changes: Any) -> SearchConfig:
+    return parse_config({"space": {"model": "customnet"}, **changes}, where="test")
+
+
+def make_trial(number: int, state: TrialState, value: float) -> FrozenTrial:
+    complete = state == TrialState.COMPLETE
+    trial = create_trial(state=state, value=value if complete else None, intermediate_values={1: value})
+    trial.number = number
+    return trial
+
+
+def save_checkpoints(experiment: Experiment, trials: Sequence[FrozenTrial]) -> None:
+    for trial in trials:
+        files = experiment.trial(trial.number)
+        files.path.mkdir(parents=True, exist_ok=True)
+        files.last.write_bytes(b"last")
+        files.best.write_bytes(b"best")
+
+
+def kept(experiment: Experiment, trials: Sequence[FrozenTrial], file: str) -> list[int]:
+    return [trial.number for trial in trials if getattr(experiment.trial(trial.number), file).exists()]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    outcomes=st.lists(st.tuples(st.sampled_from(STATES), st.integers(0, 5)), min_size=1, max_size=12),
+    keep=st.integers(1, 4),
+    metric=st.sampled_from(["val_accuracy", "val_loss"]),
+    num_before=st.integers(0, 12),
+)
+def test_the_best_complete_trials_keep_weights_and_running_ones_everything(
+    tmp_path_factory: pytest.TempPathFactory,
+    outcomes: list[tuple[TrialState, int]],
+    keep: int,
+    metric: str,
+    num_before: int,
+) -> None:
+    experiment = Experiment(tmp_path_factory.mktemp("kept"))
+    trials = [make_trial(number, state, float(value)) for number, (state, value) in enumerate(outcomes)]
+    save_checkpoints(experiment, trials)
+    retention = Retention(experiment, make_config(keep_checkpoints=keep, metric=metric), trials[:num_before])
+    for trial in trials[num_before:]:
+        if trial.state.is_finished():
+            retention.trial_ended(trial)
+    sign = -1 if metric == "val_accuracy" else 1
+    complete = [t for t in trials if t.state == TrialState.COMPLETE]
+    best = sorted(complete, key=lambda t: (sign * t.intermediate_values[1], t.number))[:keep]
+    running = {t.number for t in trials if t.state == TrialState.RUNNING}
+    assert set(kept(experiment, trials, "best")) == {t.number for t in best} | running
+    assert set(kept(experiment, trials, "last")) == running
+    save_checkpoints(experiment, trials)  # as processes do that learn too late that their trial has ended
+    retention.sweep(trials)
+    assert set(kept(experiment, trials, "best")) == {t.number for t in best} | running
+
+
+def test_a_limit_too_low_for_what_is_kept_at_once_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    experiment = Experiment(tmp_path / "not" / "there" / "yet")
+    check_room(experiment, make_config(max_disk_gb=1.0), num_slots=2)
+    with pytest.raises(ConfigError, match=r"max_disk_gb: 2 trials .* need up to 1\.\d+ GB, but got 1"):
+        check_room(
+            experiment, make_config(max_disk_gb=1.0, space={"model": "resnet18"}, keep_checkpoints=9), num_slots=2
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_experiment_above_its_limit_starts_no_further_trial(tmp_path: Path) -> None:
+    experiment = Experiment(tmp_path / "full")
+    experiment.create()
+    retention = Retention(experiment, make_config(max_disk_gb=0.02), [])
+    retention.before_trial()
+    (experiment.path / "grown").write_bytes(bytes(21_000_000))
+    with pytest.raises(ExperimentError, match=r"takes 0\.021 GB, more than max_disk_gb: 0\.02"):
+        Retention(experiment, make_config(max_disk_gb=0.02), []).before_trial()
