@@ -17,6 +17,7 @@ READERS = (
     "search.display",
     "search.epochs_file",
     "search.experiment",
+    "search.fingerprint",
     "search.inventory",
     "search.record",
     "search.removal",

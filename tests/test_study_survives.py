@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.config import SearchConfig, parse_config
 from search.experiment import Experiment
+from search.fingerprint import fingerprint
 from search.record import Failure, Reason, read_study
 from search.study import SearchStudy
 
@@ -116,6 +118,19 @@ def test_concurrency_and_seed_decide_a_deterministic_search(tmp_path: Path) -> N
         train(SearchStudy.open(experiment, make_config(**changes)), seed=0)
         tables.append(table(experiment))
     assert len({str(rows) for rows in tables}) == 3
+
+
+def test_a_fingerprint_tells_searches_apart_by_what_they_found_and_not_by_when(
+    undisturbed: Experiment, tmp_path: Path
+) -> None:
+    again = make_experiment(tmp_path / "again")
+    train(SearchStudy.open(again, make_config()), seed=5)
+    assert fingerprint(trials_of(again)) == fingerprint(trials_of(undisturbed))
+    text = again.journal.read_text()
+    altered = re.sub(r'"intermediate_value":0\.\d+', '"intermediate_value":0.123', text, count=1)
+    assert altered != text
+    again.journal.write_text(altered)
+    assert fingerprint(trials_of(again)) != fingerprint(trials_of(undisturbed))
 
 
 def test_an_ordinary_search_does_depend_on_timing(tmp_path: Path) -> None:

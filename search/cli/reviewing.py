@@ -15,14 +15,21 @@ def trials(experiment: ExperimentReference, experiments_dir: ExperimentsDir = No
     from rich.console import Console
 
     from search.display import plain_rows, trials_table
+    from search.fingerprint import fingerprint
+    from search.record import read_study
     from search.results import read_settings, read_trials
 
     found = find(experiment, experiments_dir)
     settings, table = read_settings(found), read_trials(found)
     if as_json:
-        rows = plain_rows(table)
         print_json(
-            {"experiment": found.name, "dataset": settings["dataset"], "metric": settings["metric"], "trials": rows}
+            {
+                "experiment": found.name,
+                "dataset": settings["dataset"],
+                "metric": settings["metric"],
+                "fingerprint": fingerprint(read_study(found.journal).get_trials(deepcopy=False)),
+                "trials": plain_rows(table),
+            }
         )
         return
     title = f"{found.name} on {settings['dataset']}: {len(table)} of {settings['max_trials']} trials, best first"

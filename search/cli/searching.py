@@ -310,6 +310,8 @@ def _describe_run(prepared: Prepared, slots: Slots) -> str:
 
 def _show_result(request: _Request, prepared: Prepared, result: SearchResult) -> None:
     from search.display import trials_table
+    from search.fingerprint import fingerprint
+    from search.record import read_study
     from search.results import read_trials
     from search.runner import Outcome
 
@@ -323,6 +325,9 @@ def _show_result(request: _Request, prepared: Prepared, result: SearchResult) ->
     if result.idle_share is not None:
         why = ", waiting for older trials so that the search repeats exactly" if config.deterministic else ""
         say(f"slots stood idle {result.idle_share:.0%} of the time{why}", console, style="dim")
+    if config.deterministic:
+        trials = read_study(experiment.journal).get_trials(deepcopy=False)
+        say(f"fingerprint of the trials: {fingerprint(trials)}", console, style="dim")
     if result.evaluation is None:
         say(f"no trial is complete, so none was tested; all is in {experiment.path}", console)
     else:
