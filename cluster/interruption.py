@@ -32,6 +32,8 @@ def interruptible() -> Iterator[Interruption]:
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if interruption.signal:
+            if os.isatty(1):
+                os.write(1, b"\x1b[?25h")  # a live display hides the cursor
             os._exit(128 + number)
         interruption.signal = number
         raise KeyboardInterrupt

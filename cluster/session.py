@@ -11,6 +11,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ _ADDRESS = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
 
 _PREFIX = "fmnist-ray-"
 _LOCK = "in-use"
+_SECONDS_TO_LOCK = 10.0  # in which who makes a folder will have locked it
 
 
 @contextlib.contextmanager
@@ -35,26 +37,43 @@ def local_ray(*, num_cpus: int, num_gpus: int, dashboard: bool = False, log: Pat
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with _temporary_folder() as folder, _log_to(log) as handler:
         try:
-            ray.init(
-                address="local",
-                num_cpus=num_cpus,
-                num_gpus=num_gpus,
-                include_dashboard=dashboard,
-                log_to_driver=False,
-                configure_logging=False,
-                _node_ip_address=_ADDRESS,
-                _temp_dir=str(folder),
-            )
+            with _keeping_signals():
+                ray.init(
+                    address="local",
+                    num_cpus=num_cpus,
+                    num_gpus=num_gpus,
+                    include_dashboard=dashboard,
+                    log_to_driver=False,
+                    configure_logging=False,
+                    _node_ip_address=_ADDRESS,
+                    _temp_dir=str(folder),
+                )
             logging.getLogger("ray").handlers[:] = [handler]  # ray.init clears them
-            if threading.current_thread() is threading.main_thread():
-                for number, before in handlers.items():
-                    signal.signal(number, before)
             yield
         finally:
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def _keeping_signals() -> Iterator[None]:
+    """Puts back the signal handlers that ray.init replaces; what comes meanwhile is delivered to them afterwards."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    terminated = False
+    try:
+        yield
+    except SystemExit:  # how Ray answers SIGTERM
+        terminated = True
+        raise
+    finally:
+        for number, before in handlers.items():
+            signal.signal(number, before)
+        if terminated:
+            signal.raise_signal(signal.SIGTERM)
 
 
 @contextlib.contextmanager
@@ -76,6 +95,8 @@ def _temporary_folder() -> Iterator[Path]:
 
 def _remove_if_left(folder: Path) -> None:
     try:
+        if time.time() - folder.stat().st_ctime < _SECONDS_TO_LOCK:
+            return
         with (folder / _LOCK).open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder, ignore_errors=True)

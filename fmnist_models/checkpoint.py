@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from fmnist_models.errors import CheckpointError
+from fmnist_models.errors import CheckpointError, FileError
 from fmnist_models.files import read_bounded, write_aside
 
 MAX_BYTES = 2**30
@@ -44,15 +44,19 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises:
         CheckpointError: missing, cut short, altered or not a checkpoint.
+        OSError: it cannot be read at this moment.
+        MemoryError: there is not enough for it at this moment.
     """
     try:
-        payload = _checked_payload(read_bounded(path, max_bytes=MAX_BYTES))
+        payload = _checked_payload(_read(path))
         with zipfile.ZipFile(io.BytesIO(payload)) as archive:
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
                 raise ValueError("it is compressed, so it could swell to any size")
         state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
         if not isinstance(state, dict):
             raise TypeError(f"it holds a {type(state).__name__}")
+    except (MemoryError, OSError):
+        raise
     except Exception as error:  # a crafted pickle can raise anything
         raise CheckpointError(f"{path} is not a readable checkpoint: {_first_line(error)}") from error
     return state
@@ -75,10 +79,13 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         CheckpointError: missing, cut short, altered, or not such a file: one without the hash is refused too.
     """
     try:
-        content = read_bounded(path, max_bytes=MAX_BYTES)
+        content = _read(path)
         tensors: dict[str, Tensor] = safetensors.torch.load(content)
         length = int.from_bytes(content[:8], "little")  # safetensors: the header's length, the header as JSON, the data
-        if json.loads(content[8 : 8 + length])["__metadata__"][_HASH] != _hash_tensors(tensors):
+        metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+        if _HASH not in metadata:
+            raise ValueError("it carries no hash")
+        if metadata[_HASH] != _hash_tensors(tensors):
             raise ValueError("its tensors differ from their hash")
     except Exception as error:  # a crafted header can raise anything
         raise CheckpointError(f"{path} does not hold readable weights: {_first_line(error)}") from error
@@ -88,6 +95,14 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 def _header(payload: bytes | memoryview) -> bytes:
     """Always of one length."""
     return f"fmnist-checkpoint 1 {hashlib.sha256(payload).hexdigest()} {len(payload):020}\n".encode()
+
+
+def _read(path: Path) -> bytes:
+    """The content of a file; what is not there, or no file, is no checkpoint."""
+    try:
+        return read_bounded(path, max_bytes=MAX_BYTES)
+    except (FileNotFoundError, NotADirectoryError, FileError) as error:
+        raise CheckpointError(str(error)) from error
 
 
 def _checked_payload(content: bytes) -> bytes:

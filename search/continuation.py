@@ -43,16 +43,22 @@ def check_continuation(experiment: Experiment, config: SearchConfig) -> None:
     """
     if not experiment.exists():
         return
-    old, new = read_config(experiment).model_dump(), config.model_dump()
+    old, new = _flatten(read_config(experiment)), _flatten(config)
     # A repeatable search draws trial k from the results up to k - max_concurrent_trials.
     free = _FREE - {"max_concurrent_trials"} if config.deterministic else _FREE
-    different = [key for key in new if key not in free and new[key] != old[key]]
+    different = [key for key in {**new, **old} if key not in free and new.get(key) != old.get(key)]
     if different:
-        changes = "\n".join(f"  {key}: {old[key]} there, {new[key]} now" for key in different)
+        changes = "\n".join(f"  {key}: {old.get(key, 'none')} there, {new.get(key, 'none')} now" for key in different)
         raise ConfigError(
             f"experiment {experiment.name} exists with another configuration:\n{changes}\n"
             f"valid: the same configuration (only {', '.join(sorted(free))} may change), or another --name"
         )
+
+
+def _flatten(config: SearchConfig) -> dict[str, Any]:
+    """Key → value, with each dimension of the space under a key of its own."""
+    settings = config.model_dump()
+    return settings | {f"space.{name}": value for name, value in settings.pop("space").items()}
 
 
 @contextlib.contextmanager
@@ -68,27 +74,28 @@ def open_experiment(
         ConfigError: the experiment exists with a configuration or a warm start that does not go with this one.
         ExperimentError: the folder is not writable, or another process runs the experiment.
     """
-    check_continuation(experiment, config)
-    is_new = not experiment.exists()
-    warm = _check_warm_start(experiment, config, warm_start) if not is_new else _NO_WARM_START
-    if is_new and warm_start is not None:
-        warm = read_warm_start(warm_start, config)
+    _decide_warm_start(experiment, config, warm_start)  # before anything is made
     experiment.create()
     with lock_experiment(experiment):
-        if is_new:
-            shutil.rmtree(experiment.trials, ignore_errors=True)  # of a study that is gone
-        experiment.trials.mkdir(exist_ok=True)
+        warm = _decide_warm_start(experiment, config, warm_start)  # another process may have made it meanwhile
+        if not experiment.exists():
+            _clear(experiment)
+            if warm.trials:
+                write_aside(experiment.warm_start, dump_warm_start(warm))
+        for part in experiment.path.rglob(".*.part"):  # what a killed process was writing
+            part.unlink(missing_ok=True)
         runs = _read_runs(experiment)
         runs.append({"time": time.strftime("%Y-%m-%d %H:%M:%S"), **collect_versions()})
-        if is_new and warm.trials:
-            write_aside(experiment.warm_start, dump_warm_start(warm))
         write_aside(experiment.config, config.to_yaml())
         write_aside(experiment.versions, json.dumps(runs, indent=2) + "\n")
         yield warm
 
 
-def _check_warm_start(experiment: Experiment, config: SearchConfig, wanted: Experiment | None) -> WarmStart:
-    """The warm start of an experiment that exists; another one now would make its later trials another search's."""
+def _decide_warm_start(experiment: Experiment, config: SearchConfig, wanted: Experiment | None) -> WarmStart:
+    """What a new experiment is to learn from, or an existing one learned from: it may not change, nor the rest."""
+    if not experiment.exists():
+        return read_warm_start(wanted, config) if wanted is not None else _NO_WARM_START
+    check_continuation(experiment, config)
     there = _NO_WARM_START
     if experiment.warm_start.is_file():
         text = read_bounded(experiment.warm_start, max_bytes=_MAX_WARM_START_BYTES).decode(errors="replace")
@@ -99,6 +106,13 @@ def _check_warm_start(experiment: Experiment, config: SearchConfig, wanted: Expe
             f"{there.source or 'no other'}; valid: the same, or another --name"
         )
     return there
+
+
+def _clear(experiment: Experiment) -> None:
+    """Removes what is left of a study that is gone, or never came to be."""
+    shutil.rmtree(experiment.trials, ignore_errors=True)
+    experiment.trials.mkdir(exist_ok=True)
+    experiment.warm_start.unlink(missing_ok=True)
 
 
 def _read_runs(experiment: Experiment) -> list[Any]:

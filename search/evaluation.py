@@ -93,7 +93,8 @@ def evaluate_trial(
     weights = experiment.trial(trial.number).best
     if epoch is None or value is None or not weights.is_file():
         raise ExperimentError(
-            f"trial {trial.number} of {experiment.name} has no checkpoint; after a search only the best one has"
+            f"trial {trial.number} of {experiment.name} has no weights; after a search only the best "
+            f"{config.keep_checkpoints} (keep_checkpoints) have"
         )
     try:
         hyperparameters = config.space.suggest(trial)

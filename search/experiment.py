@@ -152,6 +152,11 @@ class TrialFiles:
     def evaluation(self) -> EvaluationFiles:
         return EvaluationFiles(self.path)
 
+    def remove_unfinished(self) -> None:
+        """Removes what a killed process was writing; to be called when no process writes."""
+        for path in self.path.glob(".*.part"):
+            path.unlink(missing_ok=True)
+
     def remove_checkpoints(self) -> None:
         for path in (self.last, self.best):
             path.unlink(missing_ok=True)

@@ -107,8 +107,10 @@ def _append(file: io.FileIO, content: bytes) -> None:
         while rest:
             rest = rest[file.write(rest) :]
         os.fsync(file.fileno())
-    except BaseException:
+    except BaseException as error:
         file.truncate(length)  # or the next line would continue half of this one
+        if isinstance(error, OSError):  # that of a write names no file
+            raise OSError(error.errno, error.strerror, str(file.name)) from error
         raise
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
+from fmnist_models.errors import UserError
 from fmnist_models.files import write_aside
 from search.evaluation import Evaluation, evaluate_and_save
 from search.experiment import Experiment
@@ -54,7 +56,8 @@ def run_search(
     try:
         outcome = run_trials(experiment, prepared, slots, study=study, progress=progress)
     except KeyboardInterrupt:
-        _write_table(experiment)
+        with contextlib.suppress(OSError, UserError):  # the study has it all
+            _write_table(experiment)
         raise
     _write_table(experiment)
     trials = study.study.get_trials(deepcopy=False)

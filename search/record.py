@@ -162,7 +162,8 @@ def _is_sound(trial: FrozenTrial) -> bool:
     parts = (trial.params, trial.intermediate_values, trial.user_attrs, trial.system_attrs)
     notes = [trial.user_attrs[key] for key in (REASON, MESSAGE) if key in trial.user_attrs]
     return (
-        all(isinstance(part, dict) for part in parts)
+        trial.state != TrialState.WAITING
+        and all(isinstance(part, dict) for part in parts)
         and all(_is_text(text) for text in (*trial.params, *notes))
         and all(_is_text(value) or _is_number(value) or isinstance(value, bool) for value in trial.params.values())
         and all(type(epoch) is int and 0 < epoch < 2**31 for epoch in trial.intermediate_values)

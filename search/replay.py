@@ -20,7 +20,7 @@ from search.errors import ExperimentError
 from search.experiment import Experiment, TrialFiles
 from search.preparation import Prepared
 from search.progress import SilentProgress
-from search.record import read_study
+from search.record import MESSAGE, read_study
 from search.runner import run_trials
 from search.slots import Slots
 from search.study import PRUNED_AFTER, SearchStudy
@@ -45,11 +45,12 @@ class ReplayedEpoch:
 
 @dataclass(frozen=True, kw_only=True)
 class Replay:
-    """A trial's curve beside the one that it got when it was trained again."""
+    """A trial's curve beside the one that it got when it was trained again; ``failure``: why that came to no end."""
 
     trial: int
     metric: str
     epochs: tuple[ReplayedEpoch, ...]
+    failure: str | None
 
     @property
     def is_same(self) -> bool:
@@ -62,6 +63,8 @@ class Replay:
         if self.is_same:
             return f"the same curve: {len(self.epochs)} epochs, bit for bit"
         first = next(epoch for epoch in self.epochs if not epoch.is_same)
+        if self.failure is not None and not first.again:
+            return f"no curve to compare from epoch {first.epoch} on: {self.failure}"
         return f"another curve: they part at epoch {first.epoch}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -104,7 +107,8 @@ def replay_trial(experiment: Experiment, recorded: FrozenTrial, prepared: Prepar
         now = _curve(again.trial(number), scratch.trial(number), metric=config.metric)
     there = _curve(recorded, experiment.trial(number), metric=config.metric)
     epochs = [ReplayedEpoch(epoch=e, recorded=there[e], again=now.get(e, {})) for e in sorted(there)]
-    return Replay(trial=number, metric=config.metric, epochs=tuple(epochs))
+    failure = again.trial(number).user_attrs.get(MESSAGE)
+    return Replay(trial=number, metric=config.metric, epochs=tuple(epochs), failure=failure)
 
 
 def _curve(trial: FrozenTrial, files: TrialFiles, *, metric: str) -> dict[int, dict[str, float]]:

@@ -97,6 +97,6 @@ def _row(trial: FrozenTrial, metric: str, dataset: str) -> dict[str, Any]:
         "epochs": len(trial.intermediate_values),
         "duration_s": trial.duration.total_seconds() if trial.duration else None,
         "reason": trial.user_attrs.get(REASON),
-        "message": trial.user_attrs.get(MESSAGE),
+        "message": trial.user_attrs.get(MESSAGE) if REASON in trial.user_attrs else None,
         "dataset": dataset,
     }

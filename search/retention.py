@@ -43,6 +43,7 @@ class Retention:
     def trial_ended(self, trial: FrozenTrial) -> None:
         """Removes what the trial's end made needless: its own checkpoints, or those of a trial it is better than."""
         files = self._experiment.trial(trial.number)
+        files.remove_unfinished()
         files.last.unlink(missing_ok=True)
         if trial.state != TrialState.COMPLETE or trial.value is None:
             files.best.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from enum import Enum
 
 import ray
 from ray import tune
+from ray.tune.error import TuneError
 
 from fmnist_models.training import Training
 from search.errors import ExperimentError
@@ -47,10 +48,10 @@ def run_trials(
         ExperimentError: what happens cannot be recorded: the disk is full, the folder is gone.
         KeyboardInterrupt: SIGINT.
     """
-    if study.is_finished():
-        return Outcome.FINISHED
     config = prepared.config
     retention = Retention(experiment, config, study.study.get_trials(deepcopy=False))
+    if study.is_finished():
+        return Outcome.FINISHED
     shared = Shared(
         experiment=experiment,
         data=ray.put(prepared.data),
@@ -88,12 +89,16 @@ def run_trials(
         ).fit()
     except Halt as halt:
         raise ExperimentError(f"the search had to stop: {halt}; `fmnist search resume` continues it") from halt
-    except OSError as error:
-        raise ExperimentError(f"{experiment.path}: {error.strerror or error}") from error
+    except (OSError, TuneError) as error:
+        raise ExperimentError(f"the search in {experiment.path} had to stop: {error}") from error
     finally:
         shutil.rmtree(experiment.ray_files, ignore_errors=True)
     retention.sweep(study.study.get_trials(deepcopy=False))
-    return Outcome.FINISHED if study.is_finished() else Outcome.OUT_OF_TIME
+    if study.is_finished():
+        return Outcome.FINISHED
+    if config.time_budget_s is None:
+        raise ExperimentError(f"Ray Tune gave trials of {experiment.name} up; `fmnist search resume` goes on with them")
+    return Outcome.OUT_OF_TIME
 
 
 def _trial_dirname(trial: tune.experiment.Trial) -> str:

@@ -74,30 +74,43 @@ class SearchStudy:
         )
         return cls(study, config, warm=warm)
 
-    def enqueue(self, configurations: Sequence[dict[str, Any]]) -> None:
-        """Puts chosen configurations (parameter → value) before all other new trials; those known already stay."""
+    def enqueue(self, configurations: Sequence[dict[str, Any]]) -> int:
+        """Puts chosen configurations (parameter → value) before all other new trials; those known already stay.
+
+        Returns how many will not be tried until the study is to hold more trials.
+        """
         queue = self._queue
         new = [configuration for configuration in configurations if configuration not in queue]
         if new:
             self.study.set_user_attr(_QUEUE, queue + new)
+        trials = self.study.get_trials(deepcopy=False)
+        num_waiting = len(queue) + len(new) - sum(_QUEUE in trial.user_attrs for trial in trials)
+        return max(0, num_waiting - max(0, self._config.max_trials - len(trials)))
 
     def next_assignment(self) -> Assignment | None:
-        """The next trial to train; ``None`` if there is none, or none yet (see ``is_full``).
+        """The next trial to train; ``None`` if there is none, or none yet (see ``has_next``).
 
         Raises:
             ExperimentError: a trial that was running, or a chosen configuration, does not go with the space.
         """
-        if self._interrupted:
-            number = self._interrupted.pop(0)
-        else:
-            trials = self.study.get_trials(deepcopy=False)
-            number = len(trials)
-            seen = trials[: max(0, number + 1 - self._window)]
-            if self.is_full() or (self._config.deterministic and not all(t.state.is_finished() for t in seen)):
-                return None
-            self._add(number, trials)
+        if not self.has_next():
+            return None
+        number = self._interrupted.pop(0) if self._interrupted else self._add()
         self._running[number] = Trial(self.study, self.trial(number)._trial_id)
         return Assignment(number, self._hyperparameters(number))
+
+    def has_next(self) -> bool:
+        """Whether there is a trial to train now: an interrupted one, or a new one that may be drawn already."""
+        if self._interrupted:
+            return True
+        trials = self.study.get_trials(deepcopy=False)
+        seen = trials[: max(0, len(trials) + 1 - self._window)] if self._config.deterministic else []
+        return not self.is_full() and all(trial.state.is_finished() for trial in seen)
+
+    def give_back(self, number: int) -> None:
+        """Takes back a trial that was handed out and is not trained after all; it comes out again."""
+        del self._running[number]
+        self._interrupted.append(number)
 
     def report(self, number: int, epoch: Epoch) -> TrialState:
         """Records a finished epoch of a running trial, which may end it, and returns the trial's state after it.
@@ -154,13 +167,17 @@ class SearchStudy:
             raise ExperimentError(f"the study {self.study.study_name} holds no list of chosen configurations")
         return list(queue)
 
-    def _add(self, number: int, trials: Sequence[FrozenTrial]) -> None:
-        """Draws a trial and records it with all its parameters at once."""
+    def _add(self) -> int:
+        """Draws a trial and records it with all its parameters at once; gives its number."""
+        trials = self.study.get_trials(deepcopy=False)
+        number = len(trials)
         queue, position = self._queue, sum(_QUEUE in trial.user_attrs for trial in trials)
         fixed = queue[position] if position < len(queue) else None
         try:
             drawn = self._suggester.suggest(number, trials=trials, fixed=fixed)
         except (TypeError, ValueError) as error:
+            if fixed is None:
+                raise
             raise ExperimentError(
                 f"chosen configuration {position + 1} of the study {self.study.study_name} does not go with the "
                 f"search's space: {error}"
@@ -168,6 +185,7 @@ class SearchStudy:
         if fixed is not None:
             drawn.set_user_attr(_QUEUE, position)
         self.study.add_trial(drawn)
+        return number
 
     def _should_prune(self, known: FrozenTrial, newest: dict[int, float]) -> bool:
         if PRUNED_AFTER in known.user_attrs:

@@ -37,7 +37,7 @@ from search.study import Assignment
 # A worker group's controller looks after its workers every 2 s by default, and a report can wait that long.
 _QUICK_CONTROLLER = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.05", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 # What Python, torch and CUDA say when there is no more memory.
-_OUT_OF_MEMORY = ("MemoryError", "DefaultCPUAllocator: ", "CUDA error: out of memory")
+_OUT_OF_MEMORY = ("MemoryError", "DefaultCPUAllocator: ", "CUDA error: out of memory", "CUDA out of memory")
 _MAX_TEXT_BYTES = 2**20
 _REASON = "failure_reason"
 _MESSAGE = "failure_message"
@@ -90,6 +90,7 @@ def run_trial(config: dict[str, Any], shared: Shared) -> None:
     raised, and Tune restarts the trial, which continues from its last checkpoint. A trial that takes longer than
     ``shared.timeout_s`` ends its process.
     """
+    os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "60"  # 2 s are little on a machine with other work
     assignment = Assignment(**config)
     files = shared.experiment.trial(assignment.number)
     timeout = read_timeout(files)
@@ -109,10 +110,8 @@ def read_timeout(files: TrialFiles) -> Failure | None:
     """The failure of a trial whose process ended itself because it took too long."""
     if not files.timeout.is_file():
         return None
-    text = read_bounded(files.timeout, max_bytes=_MAX_TEXT_BYTES).decode(errors="replace")
-    first, *frames = text.splitlines() or [""]
-    where = next((frame.strip() for frame in frames if frame.startswith("  ")), "")
-    return Failure(Reason.TIMEOUT, f"{first} {where}".strip()[:500]) if first else None
+    first, _, _ = read_bounded(files.timeout, max_bytes=_MAX_TEXT_BYTES).decode(errors="replace").partition("\n")
+    return Failure(Reason.TIMEOUT, f"{first} {files.timeout.name} shows what every thread did") if first else None
 
 
 @contextlib.contextmanager
@@ -129,7 +128,7 @@ def _watch(files: TrialFiles, timeout_s: float | None) -> Iterator[None]:
             yield
         finally:
             faulthandler.cancel_dump_traceback_later()
-    files.timeout.unlink(missing_ok=True)
+            files.timeout.unlink(missing_ok=True)
 
 
 def _is_infrastructure(error: Exception) -> bool:
@@ -198,8 +197,8 @@ def _train_loop(config: dict[str, Any]) -> None:
     torch.use_deterministic_algorithms(shared.deterministic)
     alone = shared.slot.num_workers == 1
     files = shared.experiment.trial(assignment.number)
-    training = _resume(assignment, shared, files)
     is_first = alone or train.get_context().get_world_rank() == 0
+    training = _resume(assignment, shared, files, is_first=is_first)
     report: Callable[[dict[str, Any]], None] = tune.report if alone else train.report
     for epoch in list(training.history):
         report(dataclasses.asdict(epoch))
@@ -230,37 +229,54 @@ def _make_training(assignment: Assignment, shared: Shared) -> Trainable:
     )
 
 
-def _resume(assignment: Assignment, shared: Shared, files: TrialFiles) -> Trainable:
-    """The training as its last checkpoint left it, or at its beginning if there is none that can be read."""
+def _resume(assignment: Assignment, shared: Shared, files: TrialFiles, *, is_first: bool) -> Trainable:
+    """The training as its last checkpoint left it, or at its beginning if there is none that can be read.
+
+    The first worker completes what a crash may have left unwritten beside that checkpoint.
+    """
     training = _make_training(assignment, shared)
-    if not files.last.exists():
-        return training
     try:
+        if not files.last.exists():
+            return training
         training.load_state_dict(load_checkpoint(files.last))
-    except (CheckpointError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
-        files.remove_checkpoints()
+        if is_first:
+            _save_beside(training, files, shared)
+    except OSError as error:  # it may be readable the next time
+        raise StorageError(f"{files.path}: {error.strerror or error}") from error
+    except (CheckpointError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if explain_traceback(f"{type(error).__qualname__}: {error}").reason == Reason.MEMORY:
+            raise
+        if is_first:
+            files.remove_checkpoints()
         return _make_training(assignment, shared)  # not the one that may be half of each
     return training
 
 
 def _save(training: Trainable, files: TrialFiles, shared: Shared) -> None:
     """Saves the trial as it is after its newest epoch, before anyone is told of it."""
-    *before, newest = (epoch.metric(shared.metric) for epoch in training.history)
     try:
-        if all(is_better(newest, value, metric=shared.metric) for value in before):
-            save_weights(files.best, training.model.state_dict())
         save_checkpoint(files.last, training.state_dict())
-        write_aside(files.epochs, format_epochs(training.history, dataset=shared.dataset))
+        _save_beside(training, files, shared)
     except OSError as error:
         raise StorageError(f"{files.path}: {error.strerror or error}") from error
+
+
+def _save_beside(training: Trainable, files: TrialFiles, shared: Shared) -> None:
+    """What follows from a checkpoint: the table of its epochs, and the weights if the newest epoch is the best."""
+    *before, newest = (epoch.metric(shared.metric) for epoch in training.history)
+    if all(is_better(newest, value, metric=shared.metric) for value in before):
+        save_weights(files.best, training.model.state_dict())
+    write_aside(files.epochs, format_epochs(training.history, dataset=shared.dataset))
 
 
 def _report_failure(files: TrialFiles, error: Exception) -> None:
     """Keeps the traceback in the trial's folder and reports what was raised, with the reason."""
     if isinstance(error, WorkerGroupError):
-        text = str(next(iter(error.worker_failures.values()), error))
+        texts = [str(failure) for failure in error.worker_failures.values()] or [str(error)]
     else:
-        text = "".join(traceback.format_exception(error))
+        texts = ["".join(traceback.format_exception(error))]
+    # When one worker fails for a reason of its own, the others fail because they waited for it.
+    text = next((text for text in texts if explain_traceback(text).message.startswith(_STORAGE_ERROR)), texts[0])
     failure = explain_traceback(text)
     if failure.message.startswith(_STORAGE_ERROR):
         tune.report({_STORAGE: failure.message.removeprefix(_STORAGE_ERROR)})

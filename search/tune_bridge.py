@@ -48,10 +48,11 @@ class StudySearcher(_NotSaved, Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         with _recording(self._experiment):
+            if not self._study.has_next():
+                return str(Searcher.FINISHED) if self._study.is_finished() else None
             self._retention.before_trial()
             assignment = self._study.next_assignment()
-        if assignment is None:
-            return str(Searcher.FINISHED) if self._study.is_full() else None
+            assert assignment is not None
         self._progress.trial_started(assignment)
         return dataclasses.asdict(assignment)
 
@@ -80,17 +81,19 @@ class StudyScheduler(_NotSaved, FIFOScheduler):
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
         """Only a trial whose process died ends in an error of Tune's; it is the trial's end if it took too long, or
-        if Tune does not start it again."""
+        has used up its restarts. One that Tune gives up before that is handed out anew."""
         number = trial.config["number"]
         if not self._study.is_running(number):
             return
-        failure = read_timeout(self._experiment.trial(number))
-        if failure is None and not trial.should_recover():  # type: ignore[no-untyped-call]
-            failure = _explain_death(Path(trial.error_file).read_text(encoding="utf-8"))
-        if failure is not None:
-            with _recording(self._experiment):
+        with _recording(self._experiment):
+            failure = read_timeout(self._experiment.trial(number))
+            if failure is None and not trial.should_recover():  # type: ignore[no-untyped-call]
+                failure = _explain_death(Path(trial.error_file).read_text(encoding="utf-8"))
+            if failure is not None:
                 self._study.fail(number, failure)
                 self._ended(number)
+            elif trial.status != TuneTrial.ERROR:  # what Tune sets before it starts a trial again
+                self._study.give_back(number)
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         number = trial.config["number"]

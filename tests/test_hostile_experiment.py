@@ -226,6 +226,7 @@ def test_a_configuration_that_constructs_or_explodes_is_refused(
         new_trial(intermediate_values={"1": "0.5"}),
         new_trial(user_attrs=[["reason", "x"]]),
         new_trial(datetime_start="yesterday"),
+        new_trial(state=4, value=None, datetime_complete=None),  # waiting, which a search never leaves a trial
     ],
     ids=lambda operation: str(operation)[:70],
 )

@@ -235,3 +235,22 @@ def test_a_journal_without_a_study_is_refused_by_its_name(tmp_path: Path, conten
     journal.write_text(content)
     with pytest.raises(ExperimentError, match=r"study\.journal"):
         read_study(journal)
+
+
+def test_a_trial_given_back_comes_out_again_under_its_own_number(experiment: Experiment) -> None:
+    study = SearchStudy.open(experiment, make_config(max_trials=2))
+    assignments = [next_of(study), next_of(study)]
+    assert not study.has_next()
+    study.give_back(0)
+    assert not study.is_running(0)
+    assert study.has_next()
+    assert next_of(study) == assignments[0]
+    assert report_all(study, 0, [0.5] * NUM_EPOCHS) == TrialState.COMPLETE
+
+
+def test_chosen_configurations_that_have_no_place_are_counted(experiment: Experiment) -> None:
+    study = SearchStudy.open(experiment, make_config(max_trials=2))
+    assert study.enqueue([{"lr": 0.01}, {"lr": 0.02}, {"lr": 0.03}]) == 1
+    run_to_the_end(study)
+    assert SearchStudy.open(experiment, make_config(max_trials=2)).enqueue([{"lr": 0.03}]) == 1
+    assert SearchStudy.open(experiment, make_config(max_trials=3)).enqueue([]) == 0

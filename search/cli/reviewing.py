@@ -39,7 +39,8 @@ def trials(experiment: ExperimentReference, experiments_dir: ExperimentsDir = No
 def evaluate(
     experiment: ExperimentReference,
     trial: Annotated[
-        int | None, typer.Option(help="Its number, if it still has a checkpoint [the best trial].", show_default=False)
+        int | None,
+        typer.Option(help="Its number, if it still has a checkpoint; the best trial if left out.", show_default=False),
     ] = None,
     data_dir: DataDir = None,
     experiments_dir: ExperimentsDir = None,

@@ -1,4 +1,4 @@
-"""`fmnist search`: run a search, or check what one would do."""
+"""`fmnist search`: run, check, continue and repeat searches."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from search.preparation import Prepared
     from search.slots import Slots
 
-search_app = typer.Typer(help="Run a search, or check what one would do.", no_args_is_help=True)
+search_app = typer.Typer(help="Run, check, continue and repeat searches.", no_args_is_help=True)
 
 
 @search_app.command("run")
 def search_run(
     config_file: ConfigFile = None,
     preset: Preset = None,
-    name: Annotated[str | None, typer.Option(help="Of the experiment [the preset's or file's name].")] = None,
+    name: Annotated[str | None, typer.Option(help="Of the experiment; the preset's or file's if left out.")] = None,
     overrides: Overrides = None,
     enqueue: Annotated[
         Path | None, typer.Option(help="YAML list of configurations to try first.", show_default=False)
@@ -93,7 +93,7 @@ def search_resume(
             warm_start=None,
             data_dir=data_dir,
             as_json=as_json,
-            resume=f"fmnist search resume {experiment}",
+            resume=f"fmnist search resume {_reference(found)}",
         )
     )
 
@@ -236,15 +236,18 @@ def _run(request: _Request) -> SearchResult:
     with contextlib.ExitStack() as stack:
         warm = stack.enter_context(open_experiment(experiment, config, warm_start=request.warm_start))
         study = SearchStudy.open(experiment, config, warm=warm.trials)
-        study.enqueue(queue)
+        num_untried = study.enqueue(queue)
         trials = study.study.get_trials(deepcopy=False)
         _print_notes((*prepared.notes, *warm.notes), console)
         say(f"{experiment.name}: {_describe_run(prepared, slots)}", console)
         if warm.trials:
             skipped = f", {warm.num_skipped} that do not fit this space skipped" if warm.num_skipped else ""
             say(f"warm start: {len(warm.trials)} trials of {warm.source}{skipped}", console)
+        if queue and num_untried:
+            say(f"{num_untried} chosen configurations have no place among {config.max_trials} trials", console)
         if trials:
-            say(f"continues with {len(trials)} trials already in the study", console)
+            than = "" if len(trials) <= config.max_trials else f", more than the {config.max_trials} asked for"
+            say(f"continues with {len(trials)} trials already in the study{than}", console)
         if not study.is_finished():
             stack.enter_context(
                 local_ray(
