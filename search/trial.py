@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import faulthandler
 import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +22,7 @@ from fmnist_models.checkpoint import load_checkpoint, save_checkpoint, save_weig
 from fmnist_models.data import TrainingData
 from fmnist_models.epoch import Epoch, is_better
 from fmnist_models.errors import CheckpointError
-from fmnist_models.files import read_bounded, write_aside
+from fmnist_models.files import write_aside
 from fmnist_models.seeds import derive_seed
 from fmnist_models.training import DivergedError, Training, TrainingPlan
 from search.epochs_file import format_epochs
@@ -33,12 +31,12 @@ from search.record import Failure, Reason
 from search.slots import Slot
 from search.space import MODEL
 from search.study import Assignment
+from search.time_limit import read_timeout, time_limit
 
 # A worker group's controller looks after its workers every 2 s by default, and a report can wait that long.
 _QUICK_CONTROLLER = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.05", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 # What Python, torch and CUDA say when there is no more memory.
 _OUT_OF_MEMORY = ("MemoryError", "DefaultCPUAllocator: ", "CUDA error: out of memory", "CUDA out of memory")
-_MAX_TEXT_BYTES = 2**20
 _REASON = "failure_reason"
 _MESSAGE = "failure_message"
 _STORAGE = "storage_failure"
@@ -98,37 +96,12 @@ def run_trial(config: dict[str, Any], shared: Shared) -> None:
         tune.report(_failure_message(timeout))
         return
     try:
-        with _watch(files, shared.timeout_s):
+        with time_limit(files, shared.timeout_s):
             _trainer(assignment, shared).fit()
     except Exception as error:
         if _is_infrastructure(error):
             raise
         _report_failure(files, error)
-
-
-def read_timeout(files: TrialFiles) -> Failure | None:
-    """The failure of a trial whose process ended itself because it took too long."""
-    if not files.timeout.is_file():
-        return None
-    first, _, _ = read_bounded(files.timeout, max_bytes=_MAX_TEXT_BYTES).decode(errors="replace").partition("\n")
-    return Failure(Reason.TIMEOUT, f"{first} {files.timeout.name} shows what every thread did") if first else None
-
-
-@contextlib.contextmanager
-def _watch(files: TrialFiles, timeout_s: float | None) -> Iterator[None]:
-    """Ends this process, whatever it is doing, when the time is up, and leaves where it was standing in a file."""
-    if timeout_s is None:
-        yield
-        return
-    files.path.mkdir(exist_ok=True)
-    with files.timeout.open("wb") as file:
-        # Its thread is C's own: it also fires when the training hangs inside a library and holds the interpreter.
-        faulthandler.dump_traceback_later(timeout_s, exit=True, file=file)
-        try:
-            yield
-        finally:
-            faulthandler.cancel_dump_traceback_later()
-            files.timeout.unlink(missing_ok=True)
 
 
 def _is_infrastructure(error: Exception) -> bool:

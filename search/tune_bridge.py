@@ -19,7 +19,8 @@ from search.progress import Progress
 from search.record import Failure, Reason
 from search.retention import Retention
 from search.study import SearchStudy
-from search.trial import parse_epoch, parse_failure, parse_storage_failure, read_timeout
+from search.time_limit import read_timeout
+from search.trial import parse_epoch, parse_failure, parse_storage_failure
 
 # What Ray raises for a process that its memory monitor killed.
 _KILLED_FOR_MEMORY = "OutOfMemoryError"
@@ -81,19 +82,21 @@ class StudyScheduler(_NotSaved, FIFOScheduler):
 
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
         """Only a trial whose process died ends in an error of Tune's; it is the trial's end if it took too long, or
-        has used up its restarts. One that Tune gives up before that is handed out anew."""
+        has used up its restarts. One that Tune gives up before it began is handed out anew."""
         number = trial.config["number"]
         if not self._study.is_running(number):
             return
         with _recording(self._experiment):
             failure = read_timeout(self._experiment.trial(number))
-            if failure is None and not trial.should_recover():  # type: ignore[no-untyped-call]
+            if failure is None and trial.status == TuneTrial.ERROR:  # what Tune sets before it starts a trial again
+                return
+            if failure is None and _has_begun(trial, tune_controller):
                 failure = _explain_death(Path(trial.error_file).read_text(encoding="utf-8"))
-            if failure is not None:
+            if failure is None:
+                self._study.give_back(number)
+            else:
                 self._study.fail(number, failure)
                 self._ended(number)
-            elif trial.status != TuneTrial.ERROR:  # what Tune sets before it starts a trial again
-                self._study.give_back(number)
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         number = trial.config["number"]
@@ -135,6 +138,11 @@ def _recording(experiment: Experiment) -> Iterator[None]:
         raise Halt(f"{experiment.path}: {error.strerror or error}; nothing that was saved before is lost") from error
     except UserError as error:
         raise Halt(str(error)) from error
+
+
+def _has_begun(trial: TuneTrial, tune_controller: Any) -> bool:
+    """Whether the trial was at work: not if what died was a warm process that was only about to take it up."""
+    return trial.status == TuneTrial.RUNNING and trial not in getattr(tune_controller, "_resetting_trials", ())
 
 
 def _explain_death(text: str) -> Failure:

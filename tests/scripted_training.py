@@ -2,36 +2,64 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import os
+import re
 import signal
-from collections.abc import Iterator, Mapping
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import ray
 import torch
 from epochs import make_epoch
 from torch import distributed, nn
 
-from fmnist_models.data import TrainingData
+from cluster.session import local_ray
+from fmnist_models.data import TrainingData, load_images, split_training
 from fmnist_models.epoch import Epoch
 from fmnist_models.training import DivergedError, Training, TrainingPlan
+from search.config import SearchConfig, parse_config
+from search.experiment import Experiment
+from search.preparation import Prepared
+from search.progress import SilentProgress
+from search.runner import run_trials
+from search.slots import Resources, plan_slots
+from search.study import SearchStudy
 
 GOOD, BAD, DIVERGES, RAISES, OUT_OF_MEMORY, DIES_ONCE, DIES = 0.001, 0.002, 0.003, 0.004, 0.005, 0.006, 0.007
 COURSES = (GOOD, BAD, DIVERGES, RAISES, OUT_OF_MEMORY, DIES_ONCE, DIES)
+SLOW = 0.02
+ASKS_NUMPY_FOR_A_PIB, ASKS_TORCH_FOR_A_PIB, FILLS_MEMORY, SLEEPS, HOLDS_THE_GIL = 0.011, 0.012, 0.013, 0.014, 0.015
 VALUES = {GOOD: (0.7, 0.9, 0.8), BAD: (0.3, 0.3, 0.3)}
+PIB = 2**50
+LOCAL = "local"  # instead of the address of a cluster
 
 
 class ScriptedTraining:
     """Real epochs, a real state and real checkpoints; only the network is missing. ``diary`` collects a line for each
-    epoch trained and what the process was like."""
+    epoch trained and what the process was like; an epoch takes ``epoch_s`` seconds."""
 
     def __init__(
-        self, plan: TrainingPlan, data: TrainingData, *, device: torch.device, pretrained: object, diary: Path
+        self,
+        plan: TrainingPlan,
+        data: TrainingData,
+        *,
+        device: torch.device,
+        pretrained: object,
+        diary: Path,
+        epoch_s: float = 0.0,
     ) -> None:
         self.model: nn.Module = nn.Linear(1, 1)
         self.history: list[Epoch] = []
         self._plan = plan
         self._diary = diary
+        self._epoch_s = epoch_s
         self._writeable = data.train.images.flags.writeable
 
     def epochs(self) -> Iterator[Epoch]:
@@ -41,9 +69,11 @@ class ScriptedTraining:
                 f"lr={course} epoch={number} pid={os.getpid()} threads={torch.get_num_threads()} "
                 f"images_writeable={self._writeable}"
             )
+            time.sleep(self._epoch_s)
             if number == 2:
                 self._act(course)
-            epoch = make_epoch(number, VALUES.get(course, VALUES[GOOD])[number - 1])
+            values = VALUES.get(course, VALUES[GOOD])
+            epoch = make_epoch(number, values[(number - 1) % len(values)])
             self.history.append(epoch)
             yield epoch
 
@@ -60,6 +90,16 @@ class ScriptedTraining:
             raise RuntimeError("a mistake in the code")
         if course == OUT_OF_MEMORY:
             raise MemoryError("no more of it")
+        if course == ASKS_NUMPY_FOR_A_PIB:
+            np.zeros(PIB, dtype=np.uint8)
+        if course == ASKS_TORCH_FOR_A_PIB:
+            torch.zeros(PIB, dtype=torch.uint8)
+        if course == FILLS_MEMORY:
+            fill_memory(up_to_bytes=8 * 2**30)
+        if course == SLEEPS:
+            time.sleep(3600)
+        if course == HOLDS_THE_GIL:
+            re.match(r"(a+)+$", "a" * 64 + "b")
         died_before = self._diary.read_text().count(f"lr={course} dies")
         if course == DIES or (course == DIES_ONCE and not died_before):
             self._write(f"lr={course} dies")
@@ -68,6 +108,31 @@ class ScriptedTraining:
     def _write(self, line: str) -> None:
         with self._diary.open("a") as file:
             file.write(line + "\n")
+
+
+class DiesWhenIdle(ScriptedTraining):
+    """Of the course SLOW, three seconds an epoch; of the course GOOD, one that begins after that one, ends before it,
+    and whose process is then killed, once, while it waits for the next trial."""
+
+    def epochs(self) -> Iterator[Epoch]:
+        course, mark = self._plan.recipe.lr, self._diary.with_suffix(".killed")
+        while course == GOOD and f"lr={SLOW} " not in (self._diary.read_text() if self._diary.exists() else ""):
+            time.sleep(0.1)
+        for epoch in super().epochs():
+            time.sleep(3.0 if course == SLOW else 0.0)
+            yield epoch
+        if course == GOOD and not mark.exists():
+            mark.touch()
+            subprocess.Popen(["sh", "-c", f"sleep 3; kill -9 {os.getpid()}"], start_new_session=True)
+
+
+def fill_memory(*, up_to_bytes: int) -> None:
+    """Takes more and more memory and writes to all of it, until somebody ends that."""
+    taken = []
+    while sum(map(len, taken)) < up_to_bytes:
+        taken.append(b"x" * 2**26)
+        time.sleep(0.02)
+    raise AssertionError(f"nobody minded {up_to_bytes} bytes")
 
 
 class KillsAWorkerOnce(Training):
@@ -83,3 +148,43 @@ class KillsAWorkerOnce(Training):
             if distributed.get_rank() == 1 and not self._mark.exists():
                 self._mark.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
+
+
+def scripted_config(courses: Sequence[float], **settings: Any) -> SearchConfig:
+    """Of a search in which each course is one trial."""
+    raw = {
+        "dataset": "synthetic",
+        "space": {"model": "customnet", "lr": {"choice": list(courses)}},
+        "max_trials": len(courses),
+        "max_epochs": 3,
+        "pruner": "none",
+    }
+    return parse_config(raw | settings, where="test")
+
+
+def search(
+    folder: Path, data: TrainingData, *, courses: Sequence[float], epoch_s: float = 0.0, **settings: Any
+) -> SearchStudy:
+    """Runs, or continues, a search on the connected Ray: in ``folder``, the diary beside it, courses in this order."""
+    experiment, config = Experiment(folder), scripted_config(courses, **settings)
+    experiment.create()
+    study = SearchStudy.open(experiment, config)
+    study.enqueue([{"lr": course} for course in courses])
+    make_training = functools.partial(ScriptedTraining, diary=folder.with_name("diary"), epoch_s=epoch_s)
+    slots = plan_slots(config, Resources(2, 0))
+    prepared = Prepared(config, data, {}, ())
+    run_trials(experiment, prepared, slots, study=study, progress=SilentProgress(), make_training=make_training)
+    return study
+
+
+def main() -> None:
+    """Such a search as a program of its own: Ray's address, the folder, and the rest as JSON."""
+    address, folder, options = sys.argv[1:]
+    images = load_images("synthetic", "train", root=Path("unused"), size=800)
+    data = split_training(images, validation_fraction=0.25, seed=0)
+    if address == LOCAL:
+        with local_ray(num_cpus=2, num_gpus=0):
+            search(Path(folder), data, **json.loads(options))
+    else:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        search(Path(folder), data, **json.loads(options))

@@ -22,6 +22,8 @@ from scripted_training import (
     GOOD,
     OUT_OF_MEMORY,
     RAISES,
+    SLOW,
+    DiesWhenIdle,
     KillsAWorkerOnce,
     ScriptedTraining,
 )
@@ -285,3 +287,30 @@ def test_a_killed_worker_of_a_group_costs_a_restart_from_the_last_epoch(
     assert (tmp_path / "killed").exists()
     assert study.trial(0).state == TrialState.COMPLETE
     assert sorted(study.trial(0).intermediate_values) == [1, 2, 3]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("max_restarts", [0, 1])
+def test_a_process_killed_while_it_waits_for_a_trial_costs_no_trial(
+    local_cluster: None, synthetic_data: TrainingData, tmp_path: Path, max_restarts: int
+) -> None:
+    """In a repeatable search a slot waits for older trials; what waits there can die too."""
+    prepared = prepare(
+        synthetic_data,
+        space={"model": "customnet", "lr": {"float": [1e-4, 1e-1]}},
+        max_trials=5,
+        max_epochs=3,
+        pruner="none",
+        deterministic=True,
+        max_concurrent_trials=2,
+        max_restarts=max_restarts,
+    )
+    experiment = new_experiment("idle", directory=tmp_path)
+    experiment.create()
+    SearchStudy.open(experiment, prepared.config).enqueue([{"lr": SLOW}, {"lr": GOOD}, {"lr": BAD}])
+    options = {"make_training": functools.partial(DiesWhenIdle, diary=tmp_path / "diary")}
+    outcome, study = run(experiment, prepared, **options)
+    assert outcome == Outcome.FINISHED
+    assert (tmp_path / "diary.killed").exists()
+    told = {trial.number: trial.user_attrs for trial in study.study.trials if trial.state != TrialState.COMPLETE}
+    assert told == {}
