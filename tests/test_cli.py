@@ -200,7 +200,7 @@ def test_an_interrupted_search_keeps_what_it_has_and_continues(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv("FMNIST_EXPERIMENTS_DIR", "in [/brackets]")
-    path = write_config(max_epochs=25, train_size=600, pruner="none")
+    path = write_config(max_epochs=25, train_size=600, pruner="none", keep_checkpoints=1)
     process = start_fmnist("search", "run", str(path))
     first_epochs = Path("in [/brackets]/small/trials/00000/epochs.csv")
     deadline_s = time.monotonic() + 120

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -38,26 +39,26 @@ def test_every_command_shown_is_one_that_is_run() -> None:
     assert all(command.startswith(("fmnist ", "make ")) for command in commands())
 
 
-@pytest.mark.timeout(600)
-def test_the_readmes_commands_work_in_order(fashion_mnist_root: Path, tmp_path: Path) -> None:
+def run_all(commands: Sequence[str], *, folder: Path, data_root: Path) -> dict[str, str]:
+    """Runs commands one after the other; gives what each prints."""
     for name, content in zip(("my-search.yaml", "chosen.yaml"), blocks("yaml"), strict=True):
         assert f"`{name}`" in README
-        (tmp_path / name).write_text(content, encoding="utf-8")
+        (folder / name).write_text(content, encoding="utf-8")
     environment = {
         **os.environ,
-        "FMNIST_DATA_DIR": str(fashion_mnist_root.absolute()),
-        "FMNIST_EXPERIMENTS_DIR": str(tmp_path / "experiments"),
+        "FMNIST_DATA_DIR": str(data_root.absolute()),
+        "FMNIST_EXPERIMENTS_DIR": str(folder / "experiments"),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "COLUMNS": "100",
     }
     outputs = {}
-    for command in commands():
+    for command in commands:
         if command in _ELSEWHERE:
             continue
         done = subprocess.run(
             # `make quickstart` is `make setup`, which made the environment of this test, and this.
             shlex.split(command.replace("make quickstart", "fmnist search run --preset quickstart")),
-            cwd=tmp_path,
+            cwd=folder,
             env=environment,
             capture_output=True,
             text=True,
@@ -65,6 +66,28 @@ def test_the_readmes_commands_work_in_order(fashion_mnist_root: Path, tmp_path: 
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         assert done.stderr == "", command
         outputs[command] = done.stdout
+    return outputs
+
+
+def is_of_ones_own_search(command: str) -> bool:
+    """Whether a command belongs to the how-tos about a search of one's own, each of which starts a Ray."""
+    return any(name in command for name in ("my-search", "repeatable", "fmnist experiments"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_how_tos_commands_work_in_order(fashion_mnist_root: Path, tmp_path: Path) -> None:
+    chosen = [command for command in commands() if is_of_ones_own_search(command)]
+    assert len(chosen) > 5
+    outputs = run_all(chosen, folder=tmp_path, data_root=fashion_mnist_root)
+    assert "the same curve" in outputs["fmnist search replay repeatable --trial 0"]
+    assert not (tmp_path / "experiments" / "repeatable").exists()
+
+
+@pytest.mark.timeout(400)
+def test_the_quickstarts_commands_work_in_order(fashion_mnist_root: Path, tmp_path: Path) -> None:
+    chosen = [command for command in commands() if not is_of_ones_own_search(command)]
+    outputs = run_all(chosen, folder=tmp_path, data_root=fashion_mnist_root)
     accuracy = re.search(r"test accuracy ([0-9.]+)% on 1,000 fashion-mnist images", outputs["make quickstart"])
     assert accuracy is not None
     assert float(accuracy.group(1)) > 80
