@@ -22,7 +22,7 @@ _ADDRESS = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
 
 _PREFIX = "fmnist-ray-"
 _LOCK = "in-use"
-_SECONDS_TO_LOCK = 10.0  # in which who makes a folder will have locked it
+_SECONDS_TO_LOCK = 2.0  # in which who makes a folder will have locked it
 
 
 @contextlib.contextmanager

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import itertools
 import json
 import os
 import platform
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -53,6 +53,7 @@ from search.config import parse_config
 from search.epochs_file import format_epochs, parse_epochs
 from search.errors import ConfigError, ExperimentError
 from search.experiment import Experiment
+from search.fingerprint import fingerprint
 from search.record import read_study
 from search.results import read_trials
 from search.retention import Retention, check_room
@@ -63,6 +64,8 @@ NUM_KILLS, NUM_TRIALS = 20, 40
 MARK = "FMNIST_TEST"
 STARTED: list[subprocess.Popen[bytes]] = []
 GIB = 2**30
+# They hold nothing, and look for a killed Ray for a minute before they end: `comm`, 15 characters.
+AGENTS = ("ray::DashboardA", "ray::RuntimeEnv")
 SMALL = {
     "dataset": "synthetic",
     "train_size": 400,
@@ -98,7 +101,7 @@ def mark(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         process.wait()
     STARTED.clear()
     try:
-        wait_until(lambda: not processes_of(mark), timeout_s=20)
+        wait_until(lambda: not processes_of(mark), timeout_s=90)
     finally:
         kill(processes_of(mark))
 
@@ -134,6 +137,24 @@ def processes_of(mark: str) -> list[int]:
         with contextlib.suppress(OSError):
             if any(variable.startswith(entry) for variable in environment.read_bytes().split(b"\0")):
                 found.append(int(environment.parent.name))
+    return found
+
+
+def name_of(pid: int) -> str:
+    """Nothing if it has just ended."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def ray_folders_of(mark: str) -> set[Path]:
+    """The temporary folders of the Rays that processes with this mark belong to."""
+    found = set()
+    for pid in processes_of(mark):
+        with contextlib.suppress(OSError):
+            text = Path(f"/proc/{pid}/cmdline").read_text()
+            found |= {Path(path) for path in re.findall(r"/tmp/fmnist-ray-[^/\0]+", text)}
     return found
 
 
@@ -241,7 +262,7 @@ def table(experiment: Experiment) -> list[dict[str, Any]]:
 
 
 def digest(experiment: Experiment) -> str:
-    return hashlib.sha256(json.dumps(table(experiment)).encode()).hexdigest()
+    return fingerprint(trials_of(experiment))
 
 
 def curves(experiment: Experiment) -> dict[str, list[Epoch]]:
@@ -275,12 +296,13 @@ def wait_for_an_epoch(experiment: Experiment) -> float:
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
 def test_a_search_killed_twenty_times_ends_as_the_undisturbed_one(
-    undisturbed: Experiment, folder: Path, fashion_mnist_root: Path, record: dict[str, object]
+    undisturbed: Experiment, folder: Path, fashion_mnist_root: Path, mark: str, record: dict[str, object]
 ) -> None:
     experiment, chance = Experiment(folder / "k"), random.Random(0)
     run = ["search", "run", write_config(folder, REPEATABLE), "--name", "k", "--data-dir", str(fashion_mnist_root)]
     kept: list[dict[str, str]] = []
     carried_on_s: list[float] = []
+    ray_folders: set[Path] = set()
     for _ in range(NUM_KILLS):
         process = start_fmnist(folder, *run)
         if chance.random() < 0.25:
@@ -291,6 +313,7 @@ def test_a_search_killed_twenty_times_ends_as_the_undisturbed_one(
             # No more than a few epochs each time, or a fast machine would be at the end before the last kill.
             enough = count_epochs(experiment) + chance.randint(1, 6)
             wait_until(lambda: time.monotonic() > kill_s or count_epochs(experiment) >= enough)  # noqa: B023
+        ray_folders |= ray_folders_of(mark)
         process.kill()
         assert process.wait() == -signal.SIGKILL, output_of(folder)
         kept.append(epochs_files(experiment))
@@ -303,6 +326,8 @@ def test_a_search_killed_twenty_times_ends_as_the_undisturbed_one(
     for before in kept:
         assert_kept(before, experiment)
     assert_whole(experiment)
+    assert ray_folders
+    assert [str(path) for path in ray_folders if path.exists()] == []
     record["seconds_until_it_went_on"] = [round(seconds, 1) for seconds in carried_on_s]
     record["epochs_finished_at_each_kill"] = [sum(t.count("\n") - 1 for t in b.values()) for b in kept]
     record["sha256_undisturbed"] = digest(undisturbed)
@@ -333,7 +358,7 @@ def test_a_live_experiment_is_refused_and_a_killed_ones_is_taken_over_at_once(
 ) -> None:
     run, experiment = ["search", "run", write_config(folder, SMALL)], Experiment(folder / "small")
     process = start_fmnist(folder, *run)
-    wait_until(lambda: count_epochs(experiment) >= 2)
+    wait_until(lambda: len(states(experiment)) == 2 and count_epochs(experiment) >= 2 if experiment.exists() else False)
     code, _, err = fmnist(capsys, *run)
     assert code == 2
     assert f"is being run by process {process.pid} on {platform.node()} since 20" in err
@@ -359,7 +384,7 @@ def test_a_second_ctrl_c_ends_at_once_with_all_of_ray(folder: Path, mark: str, p
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=2) in (130, -signal.SIGINT)
     assert "Traceback" not in output_of(folder)
-    wait_until(lambda: not processes_of(mark), timeout_s=10)
+    wait_until(lambda: {name_of(pid) for pid in processes_of(mark)} <= {*AGENTS, ""}, timeout_s=10)
     assert states(experiment) == [TrialState.RUNNING] * 2
     finish(start_fmnist(folder, "search", "resume", "small"), folder)
     assert_kept(before, experiment)
@@ -500,17 +525,10 @@ class Node:
 
     def kill(self, *names: str) -> None:
         """Kills the processes of these names, or all of them."""
-        kill([pid for pid in self.pids() if not names or _name(pid) in names])
+        kill([pid for pid in self.pids() if not names or name_of(pid) in names])
 
     def pids(self) -> list[int]:
         return processes_of(self.mark)
-
-
-def _name(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    except OSError:
-        return ""
 
 
 @contextlib.contextmanager
