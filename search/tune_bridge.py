@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from optuna.trial import TrialState
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -80,6 +81,9 @@ class StudyScheduler(_NotSaved, FIFOScheduler):
         self._retention = retention
         self._progress = progress
 
+    def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
+        _take_for_deaths(tune_controller)
+
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
         """Only a trial whose process died ends in an error of Tune's; it is the trial's end if it took too long, or
         has used up its restarts. One that Tune gives up before it began is handed out anew."""
@@ -138,6 +142,20 @@ def _recording(experiment: Experiment) -> Iterator[None]:
         raise Halt(f"{experiment.path}: {error.strerror or error}; nothing that was saved before is lost") from error
     except UserError as error:
         raise Halt(str(error)) from error
+
+
+def _take_for_deaths(tune_controller: Any) -> None:
+    """Has Tune take each of Ray's errors that is no trial's own for its process's death: of one that the memory monitor
+    killed it hears now as ``ActorDiedError``, now as ``OutOfMemoryError``, and from the latter it would die itself."""
+    manager = tune_controller._actor_manager
+    tell = type(manager)._actor_task_failed
+
+    def tell_death(tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, RayError) and not isinstance(exception, (RayActorError, RayTaskError)):
+            exception = RayActorError(error_msg=f"{type(exception).__name__}: {exception}")
+        tell(manager, tracked_actor_task, exception)
+
+    manager._actor_task_failed = tell_death
 
 
 def _has_begun(trial: TuneTrial, tune_controller: Any) -> bool:
