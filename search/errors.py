@@ -11,3 +11,7 @@ class ConfigError(UserError, ValueError):
 
 class ExperimentError(UserError):
     """An experiment is not where it should be, or not in a state for what was asked."""
+
+
+class DatabaseError(ExperimentError):
+    """The database that an experiment's study is in cannot be used, or nobody said that it may be."""

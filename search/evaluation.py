@@ -61,7 +61,7 @@ def choose_trial(experiment: Experiment, config: SearchConfig, number: int | Non
     Raises:
         ExperimentError: there is no such trial, or none that can be evaluated.
     """
-    trials = read_study(experiment.journal).get_trials(deepcopy=False)
+    trials = read_study(experiment).get_trials(deepcopy=False)
     if number is None:
         best = best_trial(trials, config.metric)
         if best is None:

@@ -16,9 +16,13 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment's folder; may not exist yet."""
+    """An experiment's folder; may not exist yet.
+
+    ``study_storage``: the database that the configuration of whoever runs it names; nobody else's counts.
+    """
 
     path: Path
+    study_storage: str | None = None
 
     @property
     def name(self) -> str:
@@ -35,6 +39,11 @@ class Experiment:
     @property
     def journal(self) -> Path:
         return self.path / "study.journal"
+
+    @property
+    def reference(self) -> Path:
+        """Says where the study is, if it is in a database."""
+        return self.path / "study.json"
 
     @property
     def log(self) -> Path:
@@ -77,8 +86,12 @@ class Experiment:
     def trial(self, number: int) -> TrialFiles:
         return TrialFiles(self.trials / f"{number:05d}")
 
+    def study_file(self) -> Path:
+        """The file by which the study is found: the reference, or else the journal."""
+        return self.reference if os.path.isfile(self.reference) else self.journal
+
     def exists(self) -> bool:
-        return os.path.isfile(self.journal)  # unlike Path.is_file, False for a name too long to be one
+        return os.path.isfile(self.study_file())  # unlike Path.is_file, False for a name too long to be one
 
     def check_files(self) -> None:
         """Makes sure that everything in the folder is a file or a folder of its own; the folder itself may be a link.
@@ -190,18 +203,29 @@ def experiments_dir(explicit: Path | None = None) -> Path:
     return explicit or Path(os.environ.get(EXPERIMENTS_DIR_VARIABLE) or "experiments")
 
 
-def new_experiment(name: str, *, directory: Path) -> Experiment:
-    """The experiment of that name, whether it is there already or not; makes nothing.
+def check_name(name: str) -> str:
+    """The name again, which a folder of experiments can hold.
 
     Raises:
-        ExperimentError: the name is not one that a folder inside ``directory`` can have, or the folder holds links.
+        ExperimentError: it cannot.
     """
     if not _NAME.fullmatch(name):
         raise ExperimentError(
             f"{name!r} cannot name an experiment; valid: up to 100 letters, digits, '.', '_' and '-', "
             "the first a letter or digit"
         )
-    experiment = Experiment((directory / name).absolute())
+    return name
+
+
+def new_experiment(name: str, *, directory: Path, study_storage: str | None = None) -> Experiment:
+    """The experiment of that name, whether it is there already or not; makes nothing.
+
+    ``study_storage``: the database that the person's own configuration names.
+
+    Raises:
+        ExperimentError: the name is not one that a folder inside ``directory`` can have, or the folder holds links.
+    """
+    experiment = Experiment((directory / check_name(name)).absolute(), study_storage)
     experiment.check_files()
     return experiment
 

@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from fmnist_models.errors import UserError
-from search.errors import ExperimentError
+from search.errors import DatabaseError, ExperimentError
 from search.experiment import Experiment
 from search.record import best_trial, read_study
 from search.results import read_settings
@@ -27,6 +27,7 @@ class State(StrEnum):
     FINISHED = "finished"
     INTERRUPTED = "interrupted"
     DAMAGED = "damaged"
+    UNREACHABLE = "unreachable"  # its database is, or nobody said that it may be connected to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,17 +84,19 @@ def list_experiments(directory: Path) -> list[Experiment]:
 
 def summarise(experiment: Experiment) -> Summary:
     """What the experiment's files say of it; makes and changes none."""
-    size_bytes, changed, holder, progress, message = 0, None, None, None, None
+    size_bytes, changed, holder, progress, message, reachable = 0, None, None, None, None, True
     try:
         size_bytes, changed = measure_folder(experiment.path)
         experiment.check_files()
         holder = find_holder(experiment)
         progress = _read_progress(experiment)
+    except DatabaseError as error:
+        message, reachable = str(error), False
     except Exception as error:  # whatever a stranger's files make a reader stumble over, the others are still listed
         message = str(error) if isinstance(error, (UserError, OSError)) else repr(error)
     return Summary(
         name=experiment.name,
-        state=_judge(holder, progress),
+        state=_judge(holder, progress, reachable=reachable),
         holder=holder,
         progress=progress,
         message=message,
@@ -138,7 +141,7 @@ def measure_folder(path: Path) -> tuple[int, datetime]:
 
 def _read_progress(experiment: Experiment) -> Progress:
     settings = read_settings(experiment)
-    trials = read_study(experiment.journal).get_trials(deepcopy=False)
+    trials = read_study(experiment).get_trials(deepcopy=False)
     best = best_trial(trials, settings["metric"])
     num_ended = sum(trial.state.is_finished() for trial in trials)
     return Progress(
@@ -151,9 +154,9 @@ def _read_progress(experiment: Experiment) -> Progress:
     )
 
 
-def _judge(holder: str | None, progress: Progress | None) -> State:
+def _judge(holder: str | None, progress: Progress | None, *, reachable: bool) -> State:
     if holder is not None:
         return State.RUNNING
     if progress is None:
-        return State.DAMAGED
+        return State.DAMAGED if reachable else State.UNREACHABLE
     return State.FINISHED if progress.is_finished else State.INTERRUPTED

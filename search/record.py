@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import secrets
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,12 +13,14 @@ from pathlib import Path
 
 import optuna
 from optuna.samplers import RandomSampler
-from optuna.storages import JournalStorage
+from optuna.storages import BaseStorage, JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from fmnist_models.epoch import DIRECTIONS
+from fmnist_models.epoch import DIRECTIONS, Direction
 from fmnist_models.files import write_aside
+from search.address import Reference, check_trust, read_reference, write_reference
 from search.errors import ExperimentError
+from search.experiment import Experiment
 from search.journal import JournalFile, check_lines, cut_torn_line, remove_lock
 
 REASON = "reason"
@@ -30,6 +33,7 @@ STATE_NAMES = {
     TrialState.RUNNING: "running",
     TrialState.WAITING: "waiting",
 }
+_MAX_NAME = 100  # characters of an experiment's name in that of its study
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -65,10 +69,9 @@ def open_storage(journal: Path) -> JournalStorage:
         raise ExperimentError(f"{journal} cannot be made: {error.strerror}") from error
     storage = _read_storage(journal)
     if not is_new:
-        study_id = storage.get_study_id_from_name(_one_study(storage, journal))
+        name = _one_study(storage, journal)
         with _explained(journal):
-            for trial in storage.get_all_trials(study_id, deepcopy=False):
-                trial._validate()  # as Optuna does with trials that are added; samplers rely on it
+            _validate_trials(storage, name)
     return storage
 
 
@@ -86,16 +89,43 @@ def repair_journal(journal: Path) -> None:
         raise ExperimentError(f"{error.filename or journal} cannot be put right: {error.strerror}") from error
 
 
-def read_study(journal: Path) -> optuna.Study:
-    """The one study of a journal, to read from; its name need not be that of the folder, which may have been renamed.
+def open_study(experiment: Experiment, *, study_storage: str | None, direction: Direction) -> optuna.Study:
+    """The experiment's study, to write to, made if it is not there; for the one process that holds the experiment.
+
+    ``study_storage``: the address of the database that it is to be in, or a journal.
+
+    Raises:
+        ExperimentError: it is somewhere else, damaged, or cannot be reached or written to.
+    """
+    reference = read_reference(experiment)
+    if experiment.exists() and study_storage != (reference and reference.storage):
+        raise ExperimentError(
+            f"the study of {experiment.name} is in {reference.storage if reference else experiment.journal}, "
+            f"but its configuration says study_storage: {study_storage or 'none'}"
+        )
+    if study_storage is not None:
+        return _open_in_database(experiment, study_storage, reference, direction=direction)
+    repair_journal(experiment.journal)
+    storage = open_storage(experiment.journal)
+    names = optuna.get_all_study_names(storage)
+    return _create(storage, names[0] if names else experiment.name, direction=direction)
+
+
+def read_study(experiment: Experiment) -> optuna.Study:
+    """The experiment's study, to read from; its name need not be that of the folder, which may have been renamed.
 
     Its trials hold what trials of a search hold, so that nothing that is done with them stumbles.
 
     Raises:
-        ExperimentError: there is no journal, it is damaged, or it holds no study or several.
+        ExperimentError: there is no journal, it is damaged, or it holds no study or several; or the study is in a
+            database that cannot be reached or may not be connected to.
     """
-    storage = _read_storage(journal)
-    return optuna.load_study(study_name=_one_study(storage, journal), storage=storage, sampler=RandomSampler())
+    reference = read_reference(experiment)
+    if reference is not None:
+        return _read_from_database(experiment, reference)
+    storage = _read_storage(experiment.journal)
+    name = _one_study(storage, experiment.journal)
+    return optuna.load_study(study_name=name, storage=storage, sampler=RandomSampler())
 
 
 def best_epoch(trial: FrozenTrial, metric: str) -> int | None:
@@ -123,31 +153,81 @@ def _sign(metric: str) -> int:
     return -1 if DIRECTIONS[metric] == "maximize" else 1
 
 
+def _open_in_database(
+    experiment: Experiment, address: str, reference: Reference | None, *, direction: Direction
+) -> optuna.Study:
+    from search.database import Access, open_database
+
+    check_trust(experiment, address, to_write=True)
+    storage = open_database(address, Access.WRITE if reference else Access.CREATE)
+    if reference is None:
+        reference = Reference(address, f"{experiment.name[:_MAX_NAME]}-{secrets.token_hex(4)}")
+        _create(storage, reference.study, direction=direction)
+        write_reference(experiment, reference)  # last: a study that it names and that is not there is one that is lost
+    return _load(storage, reference)
+
+
+def _read_from_database(experiment: Experiment, reference: Reference) -> optuna.Study:
+    from search.database import Access, open_database
+
+    check_trust(experiment, reference.storage)
+    return _load(open_database(reference.storage, Access.READ), reference)
+
+
+def _load(database: BaseStorage, reference: Reference) -> optuna.Study:
+    from search.mirror import Mirror
+
+    try:
+        study_id = database.get_study_id_from_name(reference.study)
+    except KeyError as error:
+        raise ExperimentError(f"{reference.storage} holds no study {reference.study}") from error
+    with _explained(f"study {reference.study} in {reference.storage}"):
+        storage = Mirror(database, study_id)
+        _check_studies(storage)
+        _validate_trials(storage, reference.study)
+    return optuna.load_study(study_name=reference.study, storage=storage, sampler=RandomSampler())
+
+
+def _create(storage: BaseStorage, name: str, *, direction: Direction) -> optuna.Study:
+    return optuna.create_study(
+        storage=storage, study_name=name, direction=direction, sampler=RandomSampler(), load_if_exists=True
+    )
+
+
 def _read_storage(journal: Path) -> JournalStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with _explained(journal):
         check_lines(journal)
         storage = JournalStorage(JournalFile(journal))
-        for study in storage.get_all_studies():
-            if not isinstance(study.study_name, str) or len(study.directions) != 1:
-                raise ValueError(f"a study {study.study_name!r} with {len(study.directions)} directions")
-            for trial in storage.get_all_trials(study._study_id, deepcopy=False):
-                if not _is_sound(trial):
-                    raise ValueError(f"trial {trial.number} does not hold what a trial of a search holds")
+        _check_studies(storage)
     return storage
 
 
+def _check_studies(storage: BaseStorage) -> None:
+    for study in storage.get_all_studies():
+        if not isinstance(study.study_name, str) or len(study.directions) != 1:
+            raise ValueError(f"a study {study.study_name!r} with {len(study.directions)} directions")
+        for trial in storage.get_all_trials(study._study_id, deepcopy=False):
+            if not _is_sound(trial):
+                raise ValueError(f"trial {trial.number} does not hold what a trial of a search holds")
+
+
+def _validate_trials(storage: BaseStorage, name: str) -> None:
+    for trial in storage.get_all_trials(storage.get_study_id_from_name(name), deepcopy=False):
+        trial._validate()  # as Optuna does with trials that are added; samplers rely on it
+
+
 @contextlib.contextmanager
-def _explained(journal: Path) -> Iterator[None]:
-    """A crafted journal makes Optuna raise anything."""
+def _explained(source: Path | str) -> Iterator[None]:
+    """A crafted study makes Optuna raise anything."""
     try:
         yield
     except ExperimentError:
         raise
     except OSError as error:
-        raise ExperimentError(f"{journal} cannot be read: {error.strerror}") from error
+        raise ExperimentError(f"{source} cannot be read: {error.strerror}") from error
     except Exception as error:
-        raise ExperimentError(f"{journal} is damaged or holds something else: {repr(error)[:300]}") from error
+        raise ExperimentError(f"{source} is damaged or holds something else: {repr(error)[:300]}") from error
 
 
 def _one_study(storage: JournalStorage, journal: Path) -> str:

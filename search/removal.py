@@ -9,7 +9,8 @@ import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from search.errors import ExperimentError
+from search.address import Reference, check_trust, read_reference
+from search.errors import DatabaseError, ExperimentError
 from search.experiment import Experiment
 from search.inventory import find_holder, list_experiments
 from search.lock import lock_experiment
@@ -39,10 +40,12 @@ def find_removable(names: Sequence[str], *, directory: Path) -> list[Experiment]
 def remove_experiments(experiments: Sequence[Experiment], *, directory: Path) -> Iterator[Experiment]:
     """Removes experiments of ``directory``, all of them held until the last one is gone; gives each once it is.
 
-    Of one that is a symbolic link, the link. What a removal that was cut short left behind goes too.
+    Of one that is a symbolic link, the link. A study in a database goes with its experiment. What a removal that was
+    cut short left behind goes too.
 
     Raises:
-        ExperimentError: somebody runs one of them (then none is removed), or one cannot be removed.
+        ExperimentError: somebody runs one of them, or a study is in a database that nobody named (then none is
+            removed), or one cannot be removed.
     """
     with contextlib.ExitStack() as locks:
         for experiment in experiments:
@@ -50,11 +53,14 @@ def remove_experiments(experiments: Sequence[Experiment], *, directory: Path) ->
                 _check_at_rest(experiment)
             else:
                 locks.enter_context(lock_experiment(experiment))
+                _find_study(experiment)
         for experiment in experiments:
             _remove(experiment)
             yield experiment
     for leftover in directory.glob(f"{_LEFTOVER}*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+        with contextlib.suppress(DatabaseError):
+            _delete_study(Experiment(leftover))
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _check_at_rest(experiment: Experiment) -> None:
@@ -66,6 +72,32 @@ def _check_at_rest(experiment: Experiment) -> None:
         raise ExperimentError(f"experiment {experiment.name!r} is being run by {holder}; wait for it, or end it")
 
 
+def _find_study(experiment: Experiment) -> Reference | None:
+    """Where the study to be deleted is; ``None`` if in the folder, or if the folder no longer says where.
+
+    Raises:
+        DatabaseError: nobody said that this database may be written to.
+    """
+    try:
+        reference = read_reference(experiment)
+    except ExperimentError:
+        return None
+    if reference is not None:
+        try:
+            check_trust(experiment, reference.storage, to_write=True)
+        except DatabaseError as error:
+            raise DatabaseError(f"{error}; or delete the folder by hand, which leaves the study there") from error
+    return reference
+
+
+def _delete_study(experiment: Experiment) -> None:
+    reference = _find_study(experiment)
+    if reference is not None:
+        from search.database import delete_study
+
+        delete_study(reference)
+
+
 def _remove(experiment: Experiment) -> None:
     aside = experiment.path.with_name(f"{_LEFTOVER}{uuid.uuid4().hex}")
     try:
@@ -75,6 +107,11 @@ def _remove(experiment: Experiment) -> None:
         experiment.path.rename(aside)  # so that half an experiment never looks like one
     except OSError as error:
         raise _cannot_be_removed(experiment, error) from error
+    try:
+        _delete_study(Experiment(aside))
+    except BaseException:
+        aside.rename(experiment.path)
+        raise
     shutil.rmtree(aside, ignore_errors=True)
     if os.path.lexists(aside):
         raise ExperimentError(f"experiment {experiment.name!r} was removed, but not all of {aside} could be deleted")

@@ -78,7 +78,7 @@ def find_replayable(experiment: Experiment, number: int) -> FrozenTrial:
     Raises:
         ExperimentError: there is no such trial, or it finished no epoch.
     """
-    trials = read_study(experiment.journal).get_trials(deepcopy=False)
+    trials = read_study(experiment).get_trials(deepcopy=False)
     if not 0 <= number < len(trials):
         raise ExperimentError(f"{experiment.name} has no trial {number}; valid: 0 to {len(trials) - 1}")
     if not trials[number].intermediate_values:

@@ -51,7 +51,7 @@ def read_trials(experiment: Experiment) -> pd.DataFrame:
     """
     settings = read_settings(experiment)
     metric, dataset = settings["metric"], settings["dataset"]
-    trials = read_study(experiment.journal).get_trials(deepcopy=False)
+    trials = read_study(experiment).get_trials(deepcopy=False)
     rows = [_row(trial, metric, dataset) for trial in trials]
     names = list(dict.fromkeys(name for row in rows for name in row if name not in COLUMNS))
     table = pd.DataFrame(rows, columns=[*_FIRST_COLUMNS, *names, *_LAST_COLUMNS])

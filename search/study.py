@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from fmnist_models.epoch import DIRECTIONS, Epoch
@@ -15,7 +14,7 @@ from search.config import SearchConfig
 from search.errors import ExperimentError
 from search.experiment import Experiment
 from search.pruning import build_pruner
-from search.record import MESSAGE, REASON, Failure, best_value, open_storage, repair_journal
+from search.record import MESSAGE, REASON, Failure, best_value, open_study
 from search.suggestions import Suggester
 
 PRUNED_AFTER = "pruned_after_epoch"
@@ -62,16 +61,7 @@ class SearchStudy:
 
         ``warm``: finished trials of another search, which the sampler learns from.
         """
-        repair_journal(experiment.journal)
-        storage = open_storage(experiment.journal)
-        names = optuna.get_all_study_names(storage)
-        study = optuna.create_study(
-            storage=storage,
-            study_name=names[0] if names else experiment.name,
-            direction=DIRECTIONS[config.metric],
-            sampler=RandomSampler(),
-            load_if_exists=True,
-        )
+        study = open_study(experiment, study_storage=config.study_storage, direction=DIRECTIONS[config.metric])
         return cls(study, config, warm=warm)
 
     def enqueue(self, configurations: Sequence[dict[str, Any]]) -> int:

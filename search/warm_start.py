@@ -24,7 +24,7 @@ _COMPARABLE = frozenset(
     {
         *("space", "seed", "test_size", "sampler", "pruner", "min_epochs", "reduction_factor", "deterministic"),
         *("max_trials", "max_concurrent_trials", "time_budget_s", "trial_timeout_s", "max_restarts"),
-        *("workers_per_trial", "cpus_per_trial", "gpus_per_trial", "keep_checkpoints", "max_disk_gb"),
+        *("workers_per_trial", "cpus_per_trial", "gpus_per_trial", "keep_checkpoints", "max_disk_gb", "study_storage"),
     }
 )
 
@@ -58,7 +58,7 @@ def read_warm_start(other: Experiment, config: SearchConfig) -> WarmStart:
             f"warm start from {other.path}: {before.metric} was measured there, and says nothing of this search's "
             f"{config.metric}; valid: an experiment with metric {config.metric}"
         )
-    finished = [trial for trial in read_study(other.journal).get_trials(deepcopy=False) if is_usable(trial)]
+    finished = [trial for trial in read_study(other).get_trials(deepcopy=False) if is_usable(trial)]
     if not finished:
         raise ConfigError(f"warm start from {other.path}: it has no finished trial; valid: an experiment that has some")
     trials = _translate_all(finished, other, before=before, now=config)
@@ -71,7 +71,7 @@ def _translate_all(
     try:
         drawn = [read_hyperparameters(trial, before.space) for trial in finished]
     except ValueError as error:
-        raise ExperimentError(f"{other.journal} does not belong to {other.config}: {error}") from error
+        raise ExperimentError(f"{other.study_file()} does not belong to {other.config}: {error}") from error
     translated = [translate(trial, values, now.space) for trial, values in zip(finished, drawn, strict=True)]
     trials = tuple(trial for trial in translated if trial is not None)
     if not trials:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from postgres import _server, postgresql, postgresql_address, sqlite_address, study_storage  # noqa: F401 (fixtures)
 
 from fmnist_models.data import TrainingData, data_root, is_fashion_mnist_on_disk, load_images, split_training
 

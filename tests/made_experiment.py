@@ -18,7 +18,7 @@ FAILED = None
 
 def make_experiment(path: Path, config: SearchConfig, curves: Iterable[Sequence[float] | None]) -> Experiment:
     """One trial for each curve of validation accuracies; one that is cut short is left running, ``FAILED`` fails."""
-    experiment = Experiment(path)
+    experiment = Experiment(path, config.study_storage)
     with open_experiment(experiment, config):
         study = SearchStudy.open(experiment, config)
         for curve in curves:

@@ -190,7 +190,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
 
 
 def read_everything(experiment: Experiment) -> None:
-    trials = read_study(experiment.journal).get_trials(deepcopy=False)
+    trials = read_study(experiment).get_trials(deepcopy=False)
     best_trial(trials, "val_accuracy")
     table = read_trials(experiment)
     assert len(table) == len(trials)
@@ -231,7 +231,7 @@ def test_a_search_continues_an_altered_journal_or_raises_an_experiment_error(
         study = SearchStudy.open(scratch, parse_config({**CONFIG, "max_trials": 4}, where="fuzz"))
         while (assignment := study.next_assignment()) is not None:
             study.report(assignment.number, make_epoch(2, 0.5))
-        assert len(read_study(scratch.journal).trials) >= 4
+        assert len(read_study(scratch).trials) >= 4
 
 
 @fast

@@ -14,11 +14,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("cluster", "fmnist_models", "search")
 READERS = (
+    "search.address",
+    "search.database",
     "search.display",
     "search.epochs_file",
     "search.experiment",
     "search.fingerprint",
     "search.inventory",
+    "search.mirror",
     "search.record",
     "search.removal",
     "search.results",

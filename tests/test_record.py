@@ -19,6 +19,7 @@ import pytest
 from tiny_disk import tiny_disk
 
 from search.errors import ExperimentError
+from search.experiment import Experiment
 from search.journal import JournalFile
 from search.record import MESSAGE, REASON, open_storage, read_study, repair_journal
 
@@ -59,6 +60,10 @@ def as_text(*lines: Any) -> str:
     return "".join(json.dumps(line) + "\n" for line in lines)
 
 
+def read_journal(journal: Path) -> optuna.Study:
+    return read_study(Experiment(journal.parent))
+
+
 def open_study(journal: Path) -> optuna.Study:
     return optuna.load_study(study_name="x", storage=open_storage(journal))
 
@@ -85,10 +90,10 @@ def write_until_it_fails(study: optuna.Study) -> int | None:
 
 
 def test_the_lines_are_those_of_a_study(journal: Path) -> None:
-    [trial] = read_study(journal).get_trials()
+    [trial] = read_journal(journal).get_trials()
     assert (trial.params, trial.intermediate_values) == ({"lr": 0.01}, {1: 0.5})
     journal.write_text(as_text(*LINES, END))
-    assert read_study(journal).get_trials()[0].value == 0.5
+    assert read_journal(journal).get_trials()[0].value == 0.5
 
 
 # Writing
@@ -103,7 +108,7 @@ def test_an_append_that_fails_half_way_leaves_no_half_line(journal: Path) -> Non
         assert journal.read_bytes() == before
     study.set_user_attr("note", "y")
     assert journal.read_bytes().startswith(before)
-    assert read_study(journal).user_attrs == {"note": "y"}
+    assert read_journal(journal).user_attrs == {"note": "y"}
 
 
 def test_on_a_full_disk_the_journal_keeps_its_lines_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
@@ -114,12 +119,12 @@ def test_on_a_full_disk_the_journal_keeps_its_lines_and_goes_on_when_there_is_ro
         study = optuna.create_study(storage=storage, study_name="x")
         assert write_until_it_fails(study) == errno.ENOSPC
         assert journal.read_bytes().endswith(b"\n")
-        kept = read_study(journal).user_attrs
+        kept = read_journal(journal).user_attrs
         assert kept == study.user_attrs
         assert len(kept) > 10
         filler.unlink()
         study.set_user_attr("at last", 1)
-        assert read_study(journal).user_attrs == {**kept, "at last": 1}
+        assert read_journal(journal).user_attrs == {**kept, "at last": 1}
 
 
 def test_a_journal_that_vanished_is_not_made_again(journal: Path) -> None:
@@ -158,7 +163,7 @@ def test_a_storage_makes_its_journal_but_no_folders_for_it(tmp_path: Path) -> No
 
 def test_reading_a_study_that_is_not_there_makes_nothing(tmp_path: Path) -> None:
     with pytest.raises(ExperimentError, match=r"study\.journal cannot be read: No such file"):
-        read_study(tmp_path / "study.journal")
+        read_journal(tmp_path / "study.journal")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -175,12 +180,12 @@ def test_a_journal_cut_at_any_byte_of_its_last_line_is_read_and_continued(journa
     last = as_text(END).encode()
     for length in range(len(last)):
         journal.write_bytes(whole + last[:length])
-        assert [trial.state.name for trial in read_study(journal).get_trials()] == ["RUNNING"]
+        assert [trial.state.name for trial in read_journal(journal).get_trials()] == ["RUNNING"]
         repair_journal(journal)
         assert journal.read_bytes() == whole
     journal.write_bytes(whole + last)
     repair_journal(journal)
-    assert [trial.state.name for trial in read_study(journal).get_trials()] == ["COMPLETE"]
+    assert [trial.state.name for trial in read_journal(journal).get_trials()] == ["COMPLETE"]
 
 
 @pytest.mark.parametrize("tail", [b"\0" * 5_000, b"{", b"\xff\xfe"], ids=["zeros", "brace", "no text"])
@@ -189,7 +194,7 @@ def test_what_a_crash_leaves_of_a_line_is_cut(journal: Path, tail: bytes) -> Non
     journal.write_bytes(whole + tail)
     repair_journal(journal)
     open_study(journal).set_user_attr("note", 1)
-    assert read_study(journal).user_attrs == {"note": 1}
+    assert read_journal(journal).user_attrs == {"note": 1}
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"op_code":0,"worker_id":'])
@@ -236,7 +241,7 @@ def test_a_line_without_end_is_refused_and_left_alone(journal: Path, whole: bool
         journal.write_bytes(b"")
     os.truncate(journal, 10 * 2**30)
     start_s = time.monotonic()
-    for read in (read_study, open_storage, repair_journal):
+    for read in (read_journal, open_storage, repair_journal):
         with pytest.raises(ExperimentError, match=r"study\.journal is no journal"):
             read(journal)
     assert journal.stat().st_size == 10 * 2**30
@@ -269,7 +274,7 @@ def test_a_line_without_end_is_refused_and_left_alone(journal: Path, whole: bool
 def test_an_operation_that_is_none_is_an_experiment_error(journal: Path, line: str) -> None:
     journal.write_text(journal.read_text() + line.strip() + "\n" + as_text({**LINES[3], "step": 2}))
     with pytest.raises(ExperimentError, match=r"study\.journal"):
-        read_study(journal)
+        read_journal(journal)
 
 
 @pytest.mark.parametrize(
@@ -308,6 +313,6 @@ def test_an_operation_that_is_none_is_an_experiment_error(journal: Path, line: s
 def test_what_no_trial_of_a_search_holds_is_refused(journal: Path, line: dict[str, Any]) -> None:
     """Optuna itself reads all of these."""
     journal.write_text(as_text(*LINES, line))
-    for read in (read_study, open_storage):
+    for read in (read_journal, open_storage):
         with pytest.raises(ExperimentError, match=r"study\.journal is damaged or holds something else"):
             read(journal)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 from epochs import make_epoch
 from optuna.trial import TrialState
 
+from search.address import STUDY_STORAGE_VARIABLE
 from search.config import SearchConfig, parse_config
 from search.errors import ExperimentError
 from search.experiment import Experiment
@@ -26,7 +28,8 @@ FAILURE = Failure(Reason.MEMORY, "out of memory: 2 GiB asked")
 
 
 def make_config(**changes: Any) -> SearchConfig:
-    settings = {"space": SPACE, "max_trials": 8, "max_epochs": NUM_EPOCHS, "pruner": "none"}
+    settings: dict[str, Any] = {"space": SPACE, "max_trials": 8, "max_epochs": NUM_EPOCHS, "pruner": "none"}
+    settings["study_storage"] = os.environ.get(STUDY_STORAGE_VARIABLE)  # as the fixture study_storage has it
     return parse_config(settings | changes, where="test")
 
 
@@ -35,7 +38,7 @@ def value_of(accuracy: float, metric: str) -> float:
 
 
 @pytest.fixture
-def experiment(tmp_path: Path) -> Experiment:
+def experiment(tmp_path: Path, study_storage: str | None) -> Experiment:
     made = Experiment(tmp_path / "first")
     made.create()
     return made
@@ -82,7 +85,7 @@ def test_numbers_are_consecutive_and_a_full_study_hands_out_nothing(experiment: 
 def test_after_all_epochs_a_trial_is_complete_with_its_best_epochs_value(experiment: Experiment, metric: str) -> None:
     study = SearchStudy.open(experiment, make_config(metric=metric))
     _, state = run_trial(study, [0.5, 0.75, 0.75, 0.25])
-    [trial] = read_study(experiment.journal).get_trials()
+    [trial] = read_study(experiment).get_trials()
     assert state == trial.state == TrialState.COMPLETE
     assert trial.value == value_of(0.75, metric)
     assert best_epoch(trial, metric) == 2, "the earliest of equals"
@@ -95,7 +98,7 @@ def test_successive_halving_prunes_what_is_worse_and_keeps_its_epochs(experiment
     assert run_trial(study, [0.5, 0.6, 0.7, 0.8])[1] == TrialState.COMPLETE
     for accuracies in ([0.45, 0.4], [0.35, 0.3]):
         assignment, state = run_trial(study, [*accuracies, 0.9, 0.9])
-        trial = read_study(experiment.journal).get_trials()[assignment.number]
+        trial = read_study(experiment).get_trials()[assignment.number]
         assert state == trial.state == TrialState.PRUNED
         assert trial.intermediate_values == {n: value_of(a, metric) for n, a in enumerate(accuracies, start=1)}
         assert trial.value == value_of(accuracies[-1], metric), "as Optuna has it: the last value, not the best"
@@ -107,7 +110,7 @@ def test_a_failed_trial_has_a_reason_and_a_message_and_no_value(experiment: Expe
     study = SearchStudy.open(experiment, make_config())
     number = run_trial(study, [0.5])[0].number
     study.fail(number, FAILURE)
-    [trial] = read_study(experiment.journal).get_trials()
+    [trial] = read_study(experiment).get_trials()
     assert (trial.state, trial.value) == (TrialState.FAIL, None)
     assert trial.user_attrs == {REASON: "memory", MESSAGE: FAILURE.message}
     assert trial.intermediate_values == {1: 0.5}
@@ -118,7 +121,7 @@ def test_failing_an_ended_trial_changes_nothing(experiment: Experiment) -> None:
     study = SearchStudy.open(experiment, make_config())
     run_trial(study, [0.5] * NUM_EPOCHS)
     study.fail(0, FAILURE)
-    [trial] = read_study(experiment.journal).get_trials()
+    [trial] = read_study(experiment).get_trials()
     assert (trial.state, trial.value, trial.user_attrs) == (TrialState.COMPLETE, 0.5, {})
 
 
@@ -179,13 +182,14 @@ def test_a_study_is_finished_once_it_is_full_and_nothing_in_it_runs(experiment: 
     assert not SearchStudy.open(experiment, make_config(max_trials=3)).is_finished()
 
 
+@pytest.mark.parametrize("study_storage", ["journal"], indirect=True)
 @pytest.mark.parametrize("pruner", ["halving", "hyperband", "median", "none"])
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_every_sampler_goes_with_every_pruner(experiment: Experiment, sampler: str, pruner: str) -> None:
     """Twelve trials, as TPE draws its first ten at random."""
     study = SearchStudy.open(experiment, make_config(sampler=sampler, pruner=pruner, max_trials=12))
     run_to_the_end(study)
-    states = [trial.state for trial in read_study(experiment.journal).get_trials()]
+    states = [trial.state for trial in read_study(experiment).get_trials()]
     assert len(states) == 12
     assert TrialState.COMPLETE in states
     assert set(states) == {TrialState.COMPLETE} | ({TrialState.PRUNED} if pruner != "none" else set())
@@ -222,11 +226,11 @@ def test_an_experiment_can_be_renamed_and_then_read_and_continued(experiment: Ex
     moved = Experiment(tmp_path / "elsewhere" / "second")
     moved.path.parent.mkdir()
     experiment.path.rename(moved.path)
-    trials = read_study(moved.journal).get_trials()
+    trials = read_study(moved).get_trials()
     assert [make_config().space.suggest(trial) for trial in trials] == [a.hyperparameters for a in before]
     after = run_to_the_end(SearchStudy.open(moved, make_config(max_trials=3)))
     assert [assignment.number for assignment in after] == [2]
-    assert len(read_study(moved.journal).get_trials()) == 3
+    assert len(read_study(moved).get_trials()) == 3
 
 
 @pytest.mark.parametrize("content", ["", "torn", "this is\nno journal\n"], ids=["empty", "torn", "text"])
@@ -234,7 +238,7 @@ def test_a_journal_without_a_study_is_refused_by_its_name(tmp_path: Path, conten
     journal = tmp_path / "study.journal"
     journal.write_text(content)
     with pytest.raises(ExperimentError, match=r"study\.journal"):
-        read_study(journal)
+        read_study(Experiment(tmp_path))
 
 
 def test_a_trial_given_back_comes_out_again_under_its_own_number(experiment: Experiment) -> None:

@@ -78,7 +78,7 @@ def essence(trial: FrozenTrial) -> tuple[object, ...]:
 
 
 def trials_of(experiment: Experiment) -> list[FrozenTrial]:
-    return read_study(experiment.journal).get_trials()
+    return read_study(experiment).get_trials()
 
 
 def table(experiment: Experiment) -> list[tuple[object, ...]]:

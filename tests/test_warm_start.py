@@ -68,7 +68,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
 
 
 def finished(experiment: Experiment) -> list[FrozenTrial]:
-    trials = read_study(experiment.journal).get_trials()
+    trials = read_study(experiment).get_trials()
     return [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
 
 
@@ -235,7 +235,7 @@ def test_a_search_starts_with_what_another_found(tmp_path: Path, other: Experime
         assert assignment.number == 0
         study.report(0, make_epoch(1, 0.5))
         first.append(assignment.hyperparameters)
-        assert len(read_study(made.journal).get_trials()) == 1
+        assert len(read_study(made).get_trials()) == 1
     assert first[0] != first[1]
 
 

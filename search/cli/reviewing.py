@@ -27,7 +27,7 @@ def trials(experiment: ExperimentReference, experiments_dir: ExperimentsDir = No
                 "experiment": found.name,
                 "dataset": settings["dataset"],
                 "metric": settings["metric"],
-                "fingerprint": fingerprint(read_study(found.journal).get_trials(deepcopy=False)),
+                "fingerprint": fingerprint(read_study(found).get_trials(deepcopy=False)),
                 "trials": plain_rows(table),
             }
         )
