@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 UP_TO_DATE := .venv/up-to-date
 
-.PHONY: setup quickstart check format test test-all bench
+.PHONY: setup quickstart check format test test-all bench drill
 
 setup: $(UP_TO_DATE)
 
@@ -34,3 +34,6 @@ test-all: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.no_work_trials
+
+drill: setup
+	$(BIN)/python -m benchmarks.drill

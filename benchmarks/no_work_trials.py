@@ -53,7 +53,7 @@ def ours(num_trials: int, folder: Path) -> float:
         experiment = new_experiment(name, directory=folder)
         experiment.create()
         study = SearchStudy.open(experiment, config)
-        slots = plan_slots(config, local_resources())
+        slots = plan_slots(config, [local_resources()])
         start_s = time.perf_counter()
         run_trials(
             experiment,

@@ -1,4 +1,5 @@
-"""A Ray of one's own while a block runs: on loopback (on Linux), its own folder, silent, gone afterwards."""
+"""This process in a Ray while a block runs: in one of its own, on loopback (on Linux), silent and gone afterwards, or
+in one that is there."""
 
 from __future__ import annotations
 
@@ -12,10 +13,15 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import ray
+from ray._private import worker as ray_worker
+from ray.exceptions import RayError
+
+from cluster.errors import ClusterGoneError
 
 # Ray replaces 127.0.0.1 by the machine's outer address; the rest of Linux's loopback range it keeps.
 _ADDRESS = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
@@ -37,7 +43,7 @@ def local_ray(*, num_cpus: int, num_gpus: int, dashboard: bool = False, log: Pat
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
-    with _temporary_folder() as folder, _log_to(log) as handler:
+    with _temporary_folder() as folder, ray_log(log) as handler:
         try:
             with _keeping_signals():
                 ray.init(
@@ -50,6 +56,28 @@ def local_ray(*, num_cpus: int, num_gpus: int, dashboard: bool = False, log: Pat
                     _node_ip_address=_ADDRESS,
                     _temp_dir=str(folder),
                 )
+            logging.getLogger("ray").handlers[:] = [handler]  # ray.init clears them
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def connected_ray(address: str) -> Iterator[None]:
+    """Connects this process to a Ray cluster, ``host:port`` or ``auto`` within one of its jobs, until the block's end.
+
+    Signals do what they did before, and nothing that Ray logs comes on the screen (see ``ray_log``).
+
+    Raises:
+        ClusterGoneError: no cluster answers there, or it refuses the token.
+    """
+    with ray_log(None) as handler:
+        try:
+            with _keeping_signals():
+                ray.init(address=address, log_to_driver=False, configure_logging=False)
+        except (ConnectionError, RayError, RuntimeError, ValueError) as error:
+            raise ClusterGoneError(f"no Ray cluster answers at {address}: {str(error).strip()[:300]}") from error
+        try:
             logging.getLogger("ray").handlers[:] = [handler]  # ray.init clears them
             yield
         finally:
@@ -97,7 +125,7 @@ def _remove_if_left(folder: Path) -> None:
     try:
         if time.time() - folder.stat().st_ctime < _SECONDS_TO_LOCK:
             return
-        with (folder / _LOCK).open() as lock:
+        with (folder / _LOCK).open("a") as lock:  # it may be gone: a killed Ray's last processes make the folder anew
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder, ignore_errors=True)
     except OSError:
@@ -105,8 +133,9 @@ def _remove_if_left(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _log_to(path: Path | None) -> Iterator[logging.Handler]:
-    """Leads Ray's loggers, some of which have a screen handler of their own, to one file."""
+def ray_log(path: Path | None) -> Iterator[logging.Handler]:
+    """Leads Ray's loggers, some of which have a screen handler of their own, to one file, or nowhere; and with them
+    the dozens of lines that Ray prints of each node that died, for which it has no switch."""
     handler = logging.NullHandler() if path is None else logging.FileHandler(path, delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     loggers = [logging.getLogger(name) for name in logging.root.manager.loggerDict if name.split(".")[0] == "ray"]
@@ -114,10 +143,16 @@ def _log_to(path: Path | None) -> Iterator[logging.Handler]:
     for logger in loggers:
         logger.handlers[:] = [handler]
         logger.propagate = False
+    print_before, ray_worker.print_to_stdstream = ray_worker.print_to_stdstream, _log_lines
     try:
         yield handler
     finally:
+        ray_worker.print_to_stdstream = print_before
         for logger, handlers, propagate in before:
             logger.handlers[:] = handlers
             logger.propagate = propagate
         handler.close()
+
+
+def _log_lines(data: Mapping[str, Any], ignore_prefix: bool) -> None:
+    logging.getLogger("ray").warning("%s: %s", data["pid"], "\n".join(data["lines"]))

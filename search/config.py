@@ -7,9 +7,19 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
 
 from fmnist_models.recipe import Recipe
+from search.address import parse_address
 from search.dimensions import Fixed
 from search.errors import ConfigError
 from search.experiment import Experiment
@@ -29,6 +39,12 @@ def _space(raw: Any) -> Space:
     return parse_space(raw)
 
 
+# As Ray's own labels may be: a domain before the key, and letters, digits and '_.-'.
+_LabelText = Annotated[
+    str, Field(pattern=r"^([a-z0-9][a-z0-9.-]{0,252}/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$")
+]
+
+
 class SearchConfig(BaseModel):
     """Everything that decides a search; unknown keys are refused.
 
@@ -37,12 +53,13 @@ class SearchConfig(BaseModel):
     ``max_epochs``: epochs of a trial that is not pruned. ``time_budget_s``: seconds after which no more is trained.
     ``min_epochs`` and ``reduction_factor``: first rung and spacing of ``halving`` and ``hyperband``; ``min_epochs``
     also of ``median``. ``cpus_per_trial`` (shared evenly by its workers; one per worker if left out) and
-    ``gpus_per_trial`` (fractions allowed) make up a slot; ``max_concurrent_trials``: as many as fit if left out.
+    ``gpus_per_trial`` (fractions allowed) make up a slot, on nodes with ``accelerator_type`` and ``node_labels`` if
+    given; ``max_concurrent_trials``: as many as fit if left out, on ``max_cluster_share`` of the cluster.
     ``deterministic``: trial k is drawn from, and pruned by, the results of trials 0 … k - ``max_concurrent_trials``
     alone, and trained with deterministic algorithms. ``trial_timeout_s``: seconds after which a trial counts as hung.
     ``max_restarts``: how often a trial whose process or node died is restarted from its last epoch.
     ``keep_checkpoints``: how many of the best trials keep their weights. ``max_disk_gb``: what the experiment may take
-    on disk, in 10⁹ bytes.
+    on disk, in 10⁹ bytes. ``study_storage``: the address of the database that holds the study, in place of a file.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
@@ -63,12 +80,16 @@ class SearchConfig(BaseModel):
     workers_per_trial: int = Field(default=1, ge=1, strict=True)
     cpus_per_trial: float | None = Field(default=None, gt=0, strict=True)
     gpus_per_trial: float = Field(default=0.0, ge=0, strict=True)
+    accelerator_type: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")
+    node_labels: dict[_LabelText, _LabelText] = Field(default_factory=dict)
     max_concurrent_trials: int | None = Field(default=None, ge=1, strict=True)
+    max_cluster_share: float = Field(default=1.0, gt=0, le=1, strict=True)
     deterministic: bool = Field(default=False, strict=True)
     trial_timeout_s: float | None = Field(default=None, gt=0, strict=True)
     max_restarts: int = Field(default=2, ge=0, le=100, strict=True)
     keep_checkpoints: int = Field(default=3, ge=1, strict=True)
     max_disk_gb: float | None = Field(default=None, gt=0, strict=True)
+    study_storage: Annotated[str, Field(strict=True), AfterValidator(parse_address)] | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     seed: int = Field(default=0, ge=0, le=2**32 - 1, strict=True)
 
@@ -183,4 +204,6 @@ def _explain(problem: Any) -> str:
     message = str(problem["msg"]).removeprefix("Value error, ")
     if key == "space":  # its messages name key, value and what would be valid themselves
         return message
+    if key == "study_storage":  # may hold a password
+        return f"{key}: {message}"
     return f"{key}: {message}, but got {problem['input']!r}" if key else message

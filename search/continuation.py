@@ -24,12 +24,18 @@ _FREE = frozenset(
         "max_trials",
         "time_budget_s",
         "max_concurrent_trials",
+        "max_cluster_share",
+        "accelerator_type",
+        "node_labels",
         "trial_timeout_s",
         "max_restarts",
         "keep_checkpoints",
         "max_disk_gb",
     }
 )
+
+# A repeatable search draws trial k from the results up to k - max_concurrent_trials, and wants one kind of machine.
+_PARTS_OF_REPEATING = frozenset({"max_concurrent_trials", "accelerator_type", "node_labels"})
 
 _MAX_WARM_START_BYTES = 4 * MAX_CHARS  # of UTF-8
 _NO_WARM_START = WarmStart(trials=(), num_skipped=0, source="", notes=())
@@ -44,8 +50,7 @@ def check_continuation(experiment: Experiment, config: SearchConfig) -> None:
     if not experiment.exists():
         return
     old, new = _flatten(read_config(experiment)), _flatten(config)
-    # A repeatable search draws trial k from the results up to k - max_concurrent_trials.
-    free = _FREE - {"max_concurrent_trials"} if config.deterministic else _FREE
+    free = _FREE - _PARTS_OF_REPEATING if config.deterministic else _FREE
     different = [key for key in {**new, **old} if key not in free and new.get(key) != old.get(key)]
     if different:
         changes = "\n".join(f"  {key}: {old.get(key, 'none')} there, {new.get(key, 'none')} now" for key in different)

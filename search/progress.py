@@ -31,6 +31,8 @@ class Progress(Protocol):
 
     def trial_ended(self, trial: FrozenTrial) -> None: ...
 
+    def waiting_for_slot(self) -> None: ...
+
 
 class SilentProgress:
     """Tells nobody."""
@@ -40,6 +42,8 @@ class SilentProgress:
     def epoch_ended(self, number: int, epoch: Epoch) -> None: ...
 
     def trial_ended(self, trial: FrozenTrial) -> None: ...
+
+    def waiting_for_slot(self) -> None: ...
 
 
 class SearchProgress(AbstractContextManager["SearchProgress"]):
@@ -85,6 +89,9 @@ class SearchProgress(AbstractContextManager["SearchProgress"]):
         self._running.pop(trial.number, None)
         self._count(trial)
         self._console.print(self._line(trial), highlight=False, soft_wrap=True)
+
+    def waiting_for_slot(self) -> None:
+        self._console.print("waiting for a free slot: what the cluster has is in use, or not there yet", style="yellow")
 
     def _count(self, trial: FrozenTrial) -> None:
         self._counts[trial.state] += 1

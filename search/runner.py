@@ -17,10 +17,10 @@ from search.experiment import Experiment
 from search.preparation import Prepared
 from search.progress import Progress
 from search.retention import Retention
-from search.slots import Slots
+from search.slots import Slot, Slots
 from search.study import SearchStudy
 from search.trial import Shared, Trainable, run_trial
-from search.tune_bridge import Halt, StudyScheduler, StudySearcher
+from search.tune_bridge import Halt, StudyScheduler, StudySearcher, WaitingWatch
 
 
 class Outcome(Enum):
@@ -70,7 +70,7 @@ def run_trials(
     _quiet_tune()
     try:
         tune.Tuner(
-            tune.with_resources(tune.with_parameters(run_trial, shared=shared), slots.slot.trial_resources),
+            tune.with_resources(tune.with_parameters(run_trial, shared=shared), _reservation(slots.slot)),
             tune_config=tune.TuneConfig(
                 search_alg=StudySearcher(study, experiment, retention=retention, progress=progress),
                 scheduler=StudyScheduler(study, experiment, retention=retention, progress=progress),
@@ -84,6 +84,7 @@ def run_trials(
                 name="tune",
                 storage_path=str(experiment.ray_files),
                 verbose=0,
+                callbacks=[WaitingWatch(progress)],
                 failure_config=tune.FailureConfig(max_failures=config.max_restarts),
             ),
         ).fit()
@@ -99,6 +100,13 @@ def run_trials(
     if config.time_budget_s is None:
         raise ExperimentError(f"Ray Tune gave trials of {experiment.name} up; `fmnist search resume` goes on with them")
     return Outcome.OUT_OF_TIME
+
+
+def _reservation(slot: Slot) -> dict[str, float] | tune.PlacementGroupFactory:
+    """What Tune holds for a trial; a worker group finds its own nodes."""
+    if slot.num_workers == 1 and slot.node_labels:
+        return tune.PlacementGroupFactory([slot.trial_resources], bundle_label_selector=[dict(slot.node_labels)])
+    return slot.trial_resources
 
 
 def _trial_dirname(trial: tune.experiment.Trial) -> str:

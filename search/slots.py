@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from search.config import SearchConfig
 from search.errors import ConfigError
@@ -13,14 +15,17 @@ from search.errors import ConfigError
 # A trial of several workers is itself only a caller. Ray refuses a trial that holds nothing, and CPUs held by it
 # would be missing to its own workers, so it holds one byte of memory.
 _CALLER = {"CPU": 0.0, "memory": 1.0}
+_ACCELERATOR = "accelerator_type:"
 
 
 @dataclass(frozen=True)
 class Resources:
-    """CPUs and GPUs that are there."""
+    """What a node has: CPUs, GPUs, the types of its accelerators as Ray calls them, and its labels."""
 
     cpus: int
     gpus: int
+    accelerator_types: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.cpus:g} CPUs and {self.gpus:g} GPUs"
@@ -28,11 +33,13 @@ class Resources:
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
-    """What one trial holds: ``cpus`` and ``gpus`` over all its workers."""
+    """What one trial holds: ``cpus`` and ``gpus`` over all its workers, on nodes with that accelerator and labels."""
 
     num_workers: int
     cpus: float
     gpus: float
+    accelerator_type: str | None = None
+    node_labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def threads_per_worker(self) -> int:
@@ -44,14 +51,37 @@ class Slot:
         """What each Ray Train worker asks for."""
         # Rounded down to what Ray counts in, or the shares could add up to more than the CPUs there are.
         share = {"CPU": math.floor(self.cpus / self.num_workers * 1e4 + 1e-6) / 1e4}
-        return share | ({"GPU": self.gpus / self.num_workers} if self.gpus else {})
+        return share | ({"GPU": self.gpus / self.num_workers} if self.gpus else {}) | self._accelerator
 
     @property
     def trial_resources(self) -> dict[str, float]:
         """What Ray Tune reserves for the trial itself; its worker group, if any, reserves its own."""
         if self.num_workers > 1:
             return _CALLER
-        return {"CPU": self.cpus} | ({"GPU": self.gpus} if self.gpus else {})
+        return {"CPU": self.cpus} | ({"GPU": self.gpus} if self.gpus else {}) | self._accelerator
+
+    def count_workers(self, node: Resources) -> int:
+        """How many workers fit on a node; a fraction of a GPU lies on one GPU."""
+        if not self.node_labels.items() <= node.labels.items():
+            return 0
+        if self.accelerator_type is not None and self.accelerator_type not in node.accelerator_types:
+            return 0
+        fit = math.inf if not self.cpus else node.cpus * self.num_workers / self.cpus
+        if self.gpus:
+            share = self.gpus / self.num_workers
+            fit = min(fit, node.gpus / share if share >= 1 else node.gpus * int(1 / share + 1e-9))
+        return int(fit + 1e-9)
+
+    @property
+    def _accelerator(self) -> dict[str, float]:
+        # A thousandth of the resource by which Ray marks such nodes is what it takes itself for `accelerator_type`.
+        return {f"{_ACCELERATOR}{self.accelerator_type}": 0.001} if self.accelerator_type else {}
+
+    def __str__(self) -> str:
+        wishes = [f"{self.cpus:g} CPUs and {self.gpus:g} GPUs"]
+        wishes += [f"accelerator_type {self.accelerator_type}"] if self.accelerator_type else []
+        wishes += [f"node label {key}={value}" for key, value in self.node_labels.items()]
+        return ", ".join(wishes)
 
 
 @dataclass(frozen=True)
@@ -68,31 +98,58 @@ class Slots:
         return f"{self.count} trial{'s' if self.count != 1 else ''} at a time with {cpus}{gpus}{workers} each"
 
 
-def plan_slots(config: SearchConfig, resources: Resources) -> Slots:
-    """As many slots as fit, at most ``config.max_concurrent_trials``.
+def plan_slots(config: SearchConfig, nodes: Sequence[Resources], *, may_grow: bool = False) -> Slots:
+    """As many slots as fit on the nodes, at most ``config.max_cluster_share`` of them and
+    ``config.max_concurrent_trials``.
+
+    ``may_grow``: nodes may join later, so that ``config.max_concurrent_trials``, unless only a share of the cluster is
+    wanted, is taken at its word; trials then wait for them.
 
     Raises:
         ConfigError: not even one fits; says what was asked and what is there.
     """
-    slot = Slot(num_workers=config.workers_per_trial, cpus=config.cpus, gpus=config.gpus_per_trial)
-    fit = resources.cpus / slot.cpus
-    if slot.gpus:
-        fit = min(fit, _fit_gpus(slot, resources.gpus))
-    count = int(fit + 1e-9)
-    if count < 1:
-        key = "cpus_per_trial" if slot.cpus > resources.cpus else "gpus_per_trial"
-        if key == "cpus_per_trial" and config.cpus_per_trial is None:
-            key = "workers_per_trial"
-        raise ConfigError(
-            f"{key}: a trial asks for {slot.cpus:g} CPUs and {slot.gpus:g} GPUs, but there are {resources}; "
-            f"valid: up to {resources.cpus:g} CPUs and {resources.gpus:g} GPUs a trial"
-        )
-    return Slots(slot, min(count, config.max_concurrent_trials or count))
+    slot = Slot(
+        num_workers=config.workers_per_trial,
+        cpus=config.cpus,
+        gpus=config.gpus_per_trial,
+        accelerator_type=config.accelerator_type,
+        node_labels=config.node_labels,
+    )
+    asked = config.max_concurrent_trials
+    if may_grow and asked is not None and config.max_cluster_share == 1:
+        return Slots(slot, asked)
+    fit = sum(slot.count_workers(node) for node in nodes) // slot.num_workers
+    if fit < 1:
+        raise ConfigError(_explain_misfit(config, slot, nodes, may_grow=may_grow))
+    count = max(1, int(fit * config.max_cluster_share + 1e-9))
+    return Slots(slot, min(count, asked or count))
 
 
-def _fit_gpus(slot: Slot, num_gpus: int) -> float:
-    """How many slots the GPUs hold; a fraction lies on one GPU."""
-    return num_gpus / slot.gpus if slot.gpus >= 1 else num_gpus * int(1 / slot.gpus + 1e-9)
+def _explain_misfit(config: SearchConfig, slot: Slot, nodes: Sequence[Resources], *, may_grow: bool) -> str:
+    cpus, gpus = max((node.cpus for node in nodes), default=0), max((node.gpus for node in nodes), default=0)
+    if slot.cpus > cpus:
+        key = "workers_per_trial" if config.cpus_per_trial is None else "cpus_per_trial"
+    elif slot.gpus > gpus:
+        key = "gpus_per_trial"
+    else:
+        key = "accelerator_type" if slot.accelerator_type else "node_labels"
+    there = f"there are {nodes[0]}" if len(nodes) == 1 else f"of {len(nodes)} nodes none has that"
+    grow = "; for a cluster that grows by itself, max_concurrent_trials says how far" if may_grow else ""
+    return f"{key}: a trial asks for {slot}, but {there}; valid: up to {cpus:g} CPUs and {gpus:g} GPUs a trial{grow}"
+
+
+def cluster_resources() -> list[Resources]:
+    """What each living node of the connected Ray cluster has."""
+    import ray
+
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [_parse_node(node) for node in nodes if node["Alive"]]
+
+
+def _parse_node(node: Mapping[str, Any]) -> Resources:
+    amounts = node["Resources"]
+    types = tuple(name.removeprefix(_ACCELERATOR) for name in amounts if name.startswith(_ACCELERATOR))
+    return Resources(int(amounts.get("CPU", 0)), int(amounts.get("GPU", 0)), types, node["Labels"])
 
 
 def local_resources() -> Resources:

@@ -145,7 +145,10 @@ def _trainer(assignment: Assignment, shared: Shared) -> TorchTrainer:
         # What frees a pruned trial's workers looks for the cluster by this, or in the default temporary folder.
         os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
         scaling = ScalingConfig(
-            num_workers=slot.num_workers, use_gpu=slot.gpus > 0, resources_per_worker=slot.worker_resources
+            num_workers=slot.num_workers,
+            use_gpu=slot.gpus > 0,
+            resources_per_worker=slot.worker_resources,
+            label_selector=dict(slot.node_labels) or None,  # type: ignore[call-arg]  # known to Train's second version
         )
         run = RunConfig(
             name=f"trial-{assignment.number}",

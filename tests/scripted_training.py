@@ -171,7 +171,7 @@ def search(
     study = SearchStudy.open(experiment, config)
     study.enqueue([{"lr": course} for course in courses])
     make_training = functools.partial(ScriptedTraining, diary=folder.with_name("diary"), epoch_s=epoch_s)
-    slots = plan_slots(config, Resources(2, 0))
+    slots = plan_slots(config, [Resources(2, 0)])
     prepared = Prepared(config, data, {}, ())
     run_trials(experiment, prepared, slots, study=study, progress=SilentProgress(), make_training=make_training)
     return study

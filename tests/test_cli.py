@@ -244,7 +244,7 @@ def check_evaluation_by_hand(capsys: pytest.CaptureFixture[str], output: str, fo
     assert json.loads((folder / "evaluation.json").read_text()) == best
     code, _, err = fmnist(capsys, "evaluate", str(folder), "--trial", str(1 - best["trial"]))
     assert code == 2
-    assert "has no checkpoint" in err
+    assert "has no weights" in err
     code, _, err = fmnist(capsys, "evaluate", str(folder), "--trial", "7")
     assert code == 2
     assert "no trial 7; valid: 0 to 1" in err

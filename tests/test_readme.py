@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,6 +11,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+
+from cluster.folder import list_clusters
+from cluster.local import LocalCluster
 
 REPOSITORY = Path(__file__).parent.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -22,6 +24,7 @@ _ELSEWHERE = {
     "make check": ".ci/run",
     "make test-all": "runs this",
     "make bench": "minutes",
+    "make drill": "minutes; tests/test_jobs.py does the same",
 }
 
 
@@ -48,6 +51,7 @@ def run_all(commands: Sequence[str], *, folder: Path, data_root: Path) -> dict[s
         **os.environ,
         "FMNIST_DATA_DIR": str(data_root.absolute()),
         "FMNIST_EXPERIMENTS_DIR": str(folder / "experiments"),
+        "FMNIST_CLUSTERS_DIR": str(folder / "clusters"),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "COLUMNS": "100",
     }
@@ -57,7 +61,8 @@ def run_all(commands: Sequence[str], *, folder: Path, data_root: Path) -> dict[s
             continue
         done = subprocess.run(
             # `make quickstart` is `make setup`, which made the environment of this test, and this.
-            shlex.split(command.replace("make quickstart", "fmnist search run --preset quickstart")),
+            command.replace("make quickstart", "fmnist search run --preset quickstart"),
+            shell=True,
             cwd=folder,
             env=environment,
             capture_output=True,
@@ -71,7 +76,10 @@ def run_all(commands: Sequence[str], *, folder: Path, data_root: Path) -> dict[s
 
 def is_of_ones_own_search(command: str) -> bool:
     """Whether a command belongs to the how-tos about a search of one's own, each of which starts a Ray."""
-    return any(name in command for name in ("my-search", "repeatable", "fmnist experiments"))
+    if "cluster render" in command:
+        return False
+    names = ("my-search", "repeatable", "fmnist experiments", "fmnist cluster", "fmnist jobs")
+    return any(name in command for name in names)
 
 
 @pytest.mark.slow
@@ -79,7 +87,12 @@ def is_of_ones_own_search(command: str) -> bool:
 def test_the_how_tos_commands_work_in_order(fashion_mnist_root: Path, tmp_path: Path) -> None:
     chosen = [command for command in commands() if is_of_ones_own_search(command)]
     assert len(chosen) > 5
-    outputs = run_all(chosen, folder=tmp_path, data_root=fashion_mnist_root)
+    try:
+        outputs = run_all(chosen, folder=tmp_path, data_root=fashion_mnist_root)
+    finally:
+        for left in list_clusters(tmp_path / "clusters"):  # none, unless a command failed
+            LocalCluster(left.name, directory=tmp_path / "clusters").down()
+    assert re.search(r"on-cluster-\S+ +on-cluster +\S+ +succeeded +4/4", outputs["fmnist jobs"])
     assert "the same curve" in outputs["fmnist search replay repeatable --trial 0"]
     assert not (tmp_path / "experiments" / "repeatable").exists()
 

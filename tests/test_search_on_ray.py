@@ -61,7 +61,7 @@ def prepare(data: TrainingData, **settings: Any) -> Prepared:
 def run(experiment: Experiment, prepared: Prepared, **options: Any) -> tuple[Outcome, SearchStudy]:
     experiment.create()
     study = SearchStudy.open(experiment, prepared.config)
-    slots = plan_slots(prepared.config, Resources(CPUS, 0))
+    slots = plan_slots(prepared.config, [Resources(CPUS, 0)])
     return run_trials(experiment, prepared, slots, study=study, progress=SilentProgress(), **options), study
 
 
@@ -191,7 +191,7 @@ def test_a_local_ray_lives_on_loopback(local_cluster: None) -> None:
 def test_a_finished_search_trains_nothing_more(scripted: ScriptedSearch, synthetic_data: TrainingData) -> None:
     study = SearchStudy.open(scripted.experiment, scripted.config)
     prepared = Prepared(scripted.config, synthetic_data, {}, ())
-    slots = plan_slots(scripted.config, Resources(CPUS, 0))
+    slots = plan_slots(scripted.config, [Resources(CPUS, 0)])
     outcome = run_trials(scripted.experiment, prepared, slots, study=study, progress=SilentProgress())
     assert outcome == Outcome.FINISHED
     assert len(study.study.trials) == len(COURSES)

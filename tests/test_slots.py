@@ -38,7 +38,7 @@ def config(**changes: Any) -> SearchConfig:
     ],
 )
 def test_as_many_slots_as_fit_up_to_the_cap(changes: dict[str, Any], resources: Resources, count: int) -> None:
-    assert plan_slots(config(**changes), resources).count == count
+    assert plan_slots(config(**changes), [resources]).count == count
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_as_many_slots_as_fit_up_to_the_cap(changes: dict[str, Any], resources: 
 )
 def test_a_worker_never_straddles_two_gpus(changes: dict[str, Any], num_gpus: int, count: int) -> None:
     """Ray places a fraction of a GPU on one GPU: two GPUs hold four times 0.4, not five times."""
-    assert plan_slots(config(**changes), Resources(64, num_gpus)).count == count
+    assert plan_slots(config(**changes), [Resources(64, num_gpus)]).count == count
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_what_cannot_fit_is_refused_with_key_asked_and_there(
     changes: dict[str, Any], resources: Resources, words: list[str]
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        plan_slots(config(**changes), resources)
+        plan_slots(config(**changes), [resources])
     assert [word for word in words if word not in str(caught.value)] == []
 
 
@@ -92,7 +92,7 @@ def test_slots_fit_and_one_more_would_not(
     num_workers = 1 if gpus_per_trial else num_workers
     asked = config(cpus_per_trial=cpus_per_trial, gpus_per_trial=gpus_per_trial, workers_per_trial=num_workers)
     try:
-        slots = plan_slots(asked, Resources(cpus, gpus))
+        slots = plan_slots(asked, [Resources(cpus, gpus)])
     except ConfigError:
         assert asked.cpus > cpus or gpus_per_trial > gpus
         return

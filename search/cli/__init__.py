@@ -6,9 +6,12 @@ import sys
 
 import typer
 
+from cluster.errors import ClusterError, ClusterGoneError
 from fmnist_models.errors import UserError, printable
+from search.cli.clusters import cluster_app
 from search.cli.experiments import experiments_app
 from search.cli.images import data_app
+from search.cli.jobs import jobs_app, submit
 from search.cli.reviewing import evaluate, trials
 from search.cli.searching import search_app
 
@@ -24,15 +27,18 @@ app.command("trials")(trials)
 app.command("evaluate")(evaluate)
 app.add_typer(experiments_app, name="experiments")
 app.add_typer(data_app, name="data")
+app.add_typer(cluster_app, name="cluster")
+app.command("submit")(submit)
+app.add_typer(jobs_app, name="jobs")
 
 
 def main() -> None:
     """Runs the command line; what a person can put right ends with its message and exit code 2."""
     try:
         app()
-    except UserError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
+    except (UserError, ClusterError) as error:
+        typer.echo(f"error: {printable(str(error))}", err=True)
+        sys.exit(3 if isinstance(error, ClusterGoneError) else 2)
     except OSError as error:  # a disk that is full or read-only, a folder where a file should be
         if error.filename is None:
             raise

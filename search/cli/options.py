@@ -19,4 +19,12 @@ DataDir = Annotated[
 ]
 ExperimentsDir = Annotated[Path | None, typer.Option(help="[$FMNIST_EXPERIMENTS_DIR, else ./experiments]")]
 ExperimentReference = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Name, relative or full path.")]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        help="Of a Ray cluster, host:port, or auto within one of its jobs; a Ray of its own if left out.",
+        show_default=False,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON value on standard output instead of text.")]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,26 +22,37 @@ if TYPE_CHECKING:
     from search.experiment import Experiment
     from search.main_job import SearchResult
     from search.preparation import Prepared
-    from search.slots import Slots
+    from search.slots import Resources, Slots
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a person asked of a search; ``resume`` is the command that continues it."""
+    """What a person asked of a search; ``address``: of the Ray cluster to run on, one of its own if left out."""
 
     experiment: Experiment
     config: SearchConfig
     enqueue: Path | None
     warm_start: Experiment | None
+    address: str | None
     data_dir: Path | None
     as_json: bool
-    resume: str
 
     @cached_property
     def console(self) -> Console:
         from rich.console import Console
 
         return Console(stderr=self.as_json)
+
+    @property
+    def resume(self) -> str:
+        """The command that continues the search."""
+        from cluster.jobs import JOB_ID_VARIABLE
+
+        job_id = os.environ.get(JOB_ID_VARIABLE)
+        if job_id:
+            return f"fmnist jobs resubmit {job_id}"
+        where = f" --address {self.address}" if self.address is not None else ""
+        return f"fmnist search resume {_reference_to(self.experiment)}{where}"
 
 
 def run_request(request: Request) -> None:
@@ -60,7 +72,7 @@ def run_request(request: Request) -> None:
 
 
 def _run(request: Request) -> SearchResult:
-    from cluster.session import local_ray
+    from cluster.session import connected_ray, local_ray, ray_log
     from fmnist_models.data import data_root
     from search.config import read_config
     from search.continuation import open_experiment
@@ -68,16 +80,21 @@ def _run(request: Request) -> SearchResult:
     from search.main_job import run_search
     from search.progress import SearchProgress
     from search.retention import check_room
-    from search.slots import local_resources
+    from search.slots import cluster_resources, local_resources
     from search.study import SearchStudy
 
     experiment, console = request.experiment, request.console
     before = read_config(experiment) if experiment.exists() else None
-    prepared, slots = prepare_search(request.config, request.data_dir, before=before)
-    config, resources = prepared.config, local_resources()
-    queue = read_queue(request.enqueue, config.space) if request.enqueue else ()
-    check_room(experiment, config, num_slots=slots.count)
     with contextlib.ExitStack() as stack:
+        if request.address is not None:
+            stack.enter_context(connected_ray(request.address))
+        nodes = [local_resources()] if request.address is None else cluster_resources()
+        prepared, slots = prepare_search(
+            request.config, request.data_dir, nodes=nodes, may_grow=request.address is not None, before=before
+        )
+        config = prepared.config
+        queue = read_queue(request.enqueue, config.space) if request.enqueue else ()
+        check_room(experiment, config, num_slots=slots.count)
         warm = stack.enter_context(open_experiment(experiment, config, warm_start=request.warm_start))
         study = SearchStudy.open(experiment, config, warm=warm.trials)
         num_untried = study.enqueue(queue)
@@ -92,11 +109,13 @@ def _run(request: Request) -> SearchResult:
         if trials:
             than = "" if len(trials) <= config.max_trials else f", more than the {config.max_trials} asked for"
             say(f"continues with {len(trials)} trials already in the study{than}", console)
-        if not study.is_finished():
+        if request.address is not None:
+            stack.enter_context(ray_log(experiment.log))
+        elif not study.is_finished():
             stack.enter_context(
                 local_ray(
-                    num_cpus=resources.cpus,
-                    num_gpus=resources.gpus,
+                    num_cpus=nodes[0].cpus,
+                    num_gpus=nodes[0].gpus,
                     dashboard=slots.slot.num_workers > 1,
                     log=experiment.log,
                 )
@@ -120,21 +139,27 @@ def _run(request: Request) -> SearchResult:
 
 
 def prepare_search(
-    config: SearchConfig, data_dir: Path | None, *, before: SearchConfig | None = None
+    config: SearchConfig,
+    data_dir: Path | None,
+    *,
+    nodes: Sequence[Resources],
+    may_grow: bool = False,
+    before: SearchConfig | None = None,
 ) -> tuple[Prepared, Slots]:
     from fmnist_models.data import data_root
     from search.preparation import prepare
-    from search.slots import local_resources, plan_slots
+    from search.slots import plan_slots
 
-    slots = plan_slots(config, local_resources())
+    slots = plan_slots(config, nodes, may_grow=may_grow)
     if config.deterministic and config.max_concurrent_trials is None:
         # It decides what is drawn, so it is part of the configuration from now on.
         count = (before.max_concurrent_trials if before else None) or slots.count
-        return prepare_search(config.model_copy(update={"max_concurrent_trials": count}), data_dir, before=before)
+        config = config.model_copy(update={"max_concurrent_trials": count})
+        slots = plan_slots(config, nodes, may_grow=may_grow)
     return prepare(config, data_root=data_root(data_dir), before=before), slots
 
 
-def reference_to(experiment: Experiment) -> str:
+def _reference_to(experiment: Experiment) -> str:
     """How to name an experiment on the command line: its name, unless it is somewhere else than usual."""
     from search.experiment import experiments_dir
 
@@ -173,7 +198,7 @@ def _show_result(request: Request, prepared: Prepared, result: SearchResult) -> 
         why = ", waiting for older trials so that the search repeats exactly" if config.deterministic else ""
         say(f"slots stood idle {result.idle_share:.0%} of the time{why}", console, style="dim")
     if config.deterministic:
-        trials = read_study(experiment.journal).get_trials(deepcopy=False)
+        trials = read_study(experiment).get_trials(deepcopy=False)
         say(f"fingerprint of the trials: {fingerprint(trials)}", console, style="dim")
     if result.evaluation is None:
         say(f"no trial is complete, so none was tested; all is in {experiment.path}", console)

@@ -8,8 +8,17 @@ from typing import Annotated
 
 import typer
 
-from search.cli.options import AsJson, ConfigFile, DataDir, ExperimentReference, ExperimentsDir, Overrides, Preset
-from search.cli.running import Request, describe_run, prepare_search, print_notes, reference_to, run_request
+from search.cli.options import (
+    AsJson,
+    ConfigFile,
+    DataDir,
+    ExperimentReference,
+    ExperimentsDir,
+    Overrides,
+    Preset,
+    RayAddress,
+)
+from search.cli.running import Request, describe_run, prepare_search, print_notes, run_request
 from search.cli.show import find, print_json
 
 search_app = typer.Typer(help="Run, check, continue and repeat searches.", no_args_is_help=True)
@@ -28,6 +37,7 @@ def search_run(
         str | None,
         typer.Option(metavar="EXPERIMENT", help="One whose trials the sampler learns from.", show_default=False),
     ] = None,
+    address: RayAddress = None,
     data_dir: DataDir = None,
     experiments_dir: ExperimentsDir = None,
     as_json: AsJson = False,
@@ -39,16 +49,17 @@ def search_run(
 
     config, default_name = load_config(config_file, preset=preset, overrides=overrides or ())
     directory = resolve_experiments_dir(experiments_dir)
-    experiment = new_experiment(default_name if name is None else name, directory=directory)
+    wanted = default_name if name is None else name
+    experiment = new_experiment(wanted, directory=directory, study_storage=config.study_storage)
     run_request(
         Request(
             experiment=experiment,
             config=config,
             enqueue=enqueue,
             warm_start=find(warm_start, experiments_dir) if warm_start is not None else None,
+            address=address,
             data_dir=data_dir,
             as_json=as_json,
-            resume=f"fmnist search resume {reference_to(experiment)}",
         )
     )
 
@@ -62,6 +73,7 @@ def search_resume(
     time_budget_s: Annotated[
         float | None, typer.Option(help="Seconds after which this run ends.", show_default=False)
     ] = None,
+    address: RayAddress = None,
     data_dir: DataDir = None,
     experiments_dir: ExperimentsDir = None,
     as_json: AsJson = False,
@@ -78,9 +90,9 @@ def search_resume(
             config=parse_config(raw, where=f"{found.name}, continued"),
             enqueue=None,
             warm_start=None,
+            address=address,
             data_dir=data_dir,
             as_json=as_json,
-            resume=f"fmnist search resume {reference_to(found)}",
         )
     )
 
@@ -105,7 +117,7 @@ def search_replay(
 
     found, resources = find(experiment, experiments_dir), local_resources()
     recorded = find_replayable(found, trial)
-    prepared, slots = prepare_search(read_config(found), data_dir)
+    prepared, slots = prepare_search(read_config(found), data_dir, nodes=[resources])
     with interruptible() as interruption:
         try:
             with local_ray(num_cpus=resources.cpus, num_gpus=resources.gpus, dashboard=slots.slot.num_workers > 1):
@@ -137,8 +149,9 @@ def search_validate(
     from search.slots import local_resources
 
     config, _ = load_config(config_file, preset=preset, overrides=overrides or ())
-    prepared, slots = prepare_search(config, data_dir)
-    resolved, resources = prepared.config, local_resources()
+    resources = local_resources()
+    prepared, slots = prepare_search(config, data_dir, nodes=[resources])
+    resolved = prepared.config
     images = {
         "dataset": resolved.dataset,
         "train": len(prepared.data.train),
