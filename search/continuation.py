@@ -116,6 +116,8 @@ def _decide_warm_start(experiment: Experiment, config: SearchConfig, wanted: Exp
 def _clear(experiment: Experiment) -> None:
     """Removes what is left of a study that is gone, or never came to be."""
     shutil.rmtree(experiment.trials, ignore_errors=True)
+    if experiment.store is not None:
+        experiment.store.remove_folder(experiment.trials)
     experiment.trials.mkdir(exist_ok=True)
     experiment.warm_start.unlink(missing_ok=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import sqlite3
 import stat
@@ -17,7 +18,7 @@ from urllib.parse import quote
 import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
-from sqlalchemy import event
+from sqlalchemy import event, text
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
@@ -62,6 +63,38 @@ def open_database(address: str, access: Access) -> RDBStorage:
         storage = _open(url, engine_kwargs=options, skip_table_creation=access != Access.CREATE)
     event.listen(storage.engine, "handle_error", partial(_explain, address))
     return storage
+
+
+def hold_study(storage: RDBStorage, name: str) -> None:
+    """Keeps other processes, on whichever machine, from holding the study while ``storage`` lives. A file of SQLite is
+    on one machine, where the experiment's lock does that.
+
+    Raises:
+        DatabaseError: another process holds it.
+    """
+    if storage.engine.dialect.name == "postgresql":
+        key = (str(storage.engine.url), name)
+        hold = _holds.get(key) or _Hold(storage, name)
+        _holds[key] = hold
+        weakref.finalize(storage, hold.keep)
+
+
+class _Hold:
+    """A lock that PostgreSQL frees when its connection ends."""
+
+    def __init__(self, storage: RDBStorage, name: str) -> None:
+        connection = storage.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        connection.detach()  # or it would go back to the pool, lock and all
+        weakref.finalize(self, connection.close)
+        key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
+        if not connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": key}).scalar():
+            raise DatabaseError(f"study {name} is being run by another process, maybe on another machine; wait for it")
+
+    def keep(self) -> None:
+        """Does nothing; who would call it keeps the lock."""
+
+
+_holds: weakref.WeakValueDictionary[tuple[str, str], _Hold] = weakref.WeakValueDictionary()
 
 
 def delete_study(reference: Reference) -> None:

@@ -90,6 +90,7 @@ def evaluate_trial(
         DataError: the test images are damaged or missing.
     """
     epoch, value = best_epoch(trial, config.metric), best_value(trial, config.metric)
+    experiment.trial(trial.number).fetch()
     weights = experiment.trial(trial.number).best
     if epoch is None or value is None or not weights.is_file():
         raise ExperimentError(
@@ -178,8 +179,11 @@ def evaluate_and_save(
         if number is None:
             save_best_model(experiment, evaluation, normalisation=normalisation)
             save_evaluation(evaluation, experiment.evaluation)
+            experiment.send()
         else:
-            save_evaluation(evaluation, experiment.trial(number).evaluation)
+            files = experiment.trial(number)
+            save_evaluation(evaluation, files.evaluation)
+            files.send(*files.evaluation.all)
     except OSError as error:
         raise ExperimentError(f"the result cannot be saved in {experiment.path}: {error}") from error
     return evaluation

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from search.errors import ExperimentError
+from search.store import Store, check_study_storage, is_address, parse_store
 
 EXPERIMENTS_DIR_VARIABLE = "FMNIST_EXPERIMENTS_DIR"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -18,15 +20,22 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 class Experiment:
     """An experiment's folder; may not exist yet.
 
-    ``study_storage``: the database that the configuration of whoever runs it names; nobody else's counts.
+    ``study_storage``: the database that the configuration of whoever runs it names; nobody else's counts. ``store``: of
+    an experiment on object storage, whose copy on this machine ``path`` then is.
     """
 
     path: Path
     study_storage: str | None = None
+    store: Store | None = None
 
     @property
     def name(self) -> str:
         return self.path.name
+
+    @property
+    def location(self) -> str:
+        """Where it is, for a person."""
+        return str(self.path) if self.store is None else self.store.address_of(self.path)
 
     @property
     def config(self) -> Path:
@@ -84,7 +93,29 @@ class Experiment:
         return self.path / "trials"
 
     def trial(self, number: int) -> TrialFiles:
-        return TrialFiles(self.trials / f"{number:05d}")
+        return TrialFiles(self.trials / f"{number:05d}", self.store)
+
+    def fetch(self) -> None:
+        """Of an experiment on object storage, makes the copy current; files of trials are fetched when needed."""
+        if self.store is not None:
+            self.store.fetch(self.path)
+
+    def send(self) -> None:
+        """Of an experiment on object storage, sends what stands beside the trials."""
+        if self.store is not None:
+            folders = (self.path, self.best_weights.parent)
+            files = [path for folder in folders for path in sorted(folder.glob("[!.]*")) if path.is_file()]
+            self.store.send(*files)
+
+    def remove_ray_files(self) -> None:
+        shutil.rmtree(self.ray_files, ignore_errors=True)
+        if self.store is not None:
+            self.store.remove_folder(self.ray_files)
+
+    @property
+    def ray_location(self) -> str:
+        """The same as all machines see it."""
+        return str(self.ray_files) if self.store is None else self.store.address_of(self.ray_files)
 
     def study_file(self) -> Path:
         """The file by which the study is found: the reference, or else the journal."""
@@ -137,6 +168,12 @@ class TrialFiles:
     """The files of one trial; may not exist yet."""
 
     path: Path
+    store: Store | None = None
+
+    @property
+    def location(self) -> str:
+        """Where they are, for a person."""
+        return str(self.path) if self.store is None else self.store.address_of(self.path)
 
     @property
     def epochs(self) -> Path:
@@ -171,8 +208,24 @@ class TrialFiles:
             path.unlink(missing_ok=True)
 
     def remove_checkpoints(self) -> None:
-        for path in (self.last, self.best):
+        self.remove(self.last, self.best)
+
+    def remove(self, *paths: Path) -> None:
+        """Removes some of them; those that are gone already do no harm."""
+        if self.store is not None:
+            self.store.remove(*paths)
+        for path in paths:
             path.unlink(missing_ok=True)
+
+    def fetch(self) -> None:
+        """Of an experiment on object storage, makes the copy current."""
+        if self.store is not None:
+            self.store.fetch(self.path)
+
+    def send(self, *paths: Path) -> None:
+        """Of an experiment on object storage, sends some of them, in this order."""
+        if self.store is not None:
+            self.store.send(*paths)
 
 
 @dataclass(frozen=True)
@@ -197,10 +250,19 @@ class EvaluationFiles:
     def confusion_picture(self) -> Path:
         return self.path / "confusion_matrix.png"
 
+    @property
+    def all(self) -> tuple[Path, ...]:
+        return (self.per_class, self.confusion_matrix, self.confusion_picture, self.summary)
 
-def experiments_dir(explicit: Path | None = None) -> Path:
-    """Where experiments live: ``explicit``, else ``$FMNIST_EXPERIMENTS_DIR``, else ``./experiments``."""
-    return explicit or Path(os.environ.get(EXPERIMENTS_DIR_VARIABLE) or "experiments")
+
+def experiments_dir(explicit: str | None = None) -> Path | Store:
+    """Where experiments live: ``explicit``, else ``$FMNIST_EXPERIMENTS_DIR``, else ``./experiments``.
+
+    Raises:
+        ExperimentError: it is an address, but of no object storage.
+    """
+    text = explicit or os.environ.get(EXPERIMENTS_DIR_VARIABLE) or "experiments"
+    return parse_store(text) if is_address(text) else Path(text)
 
 
 def check_name(name: str) -> str:
@@ -217,31 +279,54 @@ def check_name(name: str) -> str:
     return name
 
 
-def new_experiment(name: str, *, directory: Path, study_storage: str | None = None) -> Experiment:
+def locate_experiment(name: str, *, directory: Path | Store, study_storage: str | None = None) -> Experiment:
+    """The experiment of that name, whatever there is of it; looks at no file."""
+    if isinstance(directory, Store):
+        return Experiment(directory.local / name, study_storage, directory)
+    return Experiment((directory / name).absolute(), study_storage)
+
+
+def new_experiment(name: str, *, directory: Path | Store, study_storage: str | None = None) -> Experiment:
     """The experiment of that name, whether it is there already or not; makes nothing.
 
     ``study_storage``: the database that the person's own configuration names.
 
     Raises:
         ExperimentError: the name is not one that a folder inside ``directory`` can have, or the folder holds links.
+        ConfigError: ``directory`` is on object storage, and the study would not be in a database.
     """
-    experiment = Experiment((directory / check_name(name)).absolute(), study_storage)
+    experiment = locate_experiment(check_name(name), directory=directory, study_storage=study_storage)
+    check_study_storage(experiment.store, study_storage)
+    experiment.fetch()
     experiment.check_files()
     return experiment
 
 
-def find_experiment(reference: str, *, directory: Path) -> Experiment:
-    """The existing experiment that a name, a relative or a full path refers to.
+def find_experiment(reference: str, *, directory: Path | Store) -> Experiment:
+    """The existing experiment that a name, a relative or a full path, or an address on object storage refers to.
 
     Raises:
         ExperimentError: there is none (names those there are), or its folder holds links.
     """
-    candidates = [Path(os.path.expanduser(reference)), directory / reference]
-    for candidate in candidates:
-        experiment = Experiment(candidate.absolute())
+    if is_address(reference):
+        address, _, reference = reference.rstrip("/").rpartition("/")
+        directory = parse_store(address)
+    if isinstance(directory, Store):
+        candidates = [locate_experiment(reference, directory=directory)] if _NAME.fullmatch(reference) else []
+    else:
+        candidates = [
+            Experiment(Path(os.path.expanduser(reference)).absolute()),
+            locate_experiment(reference, directory=directory),
+        ]
+    for experiment in candidates:
+        experiment.fetch()
         if experiment.exists():
             experiment.check_files()
             return experiment
-    names = sorted(path.name for path in directory.glob("*") if Experiment(path).exists())
-    known = f"valid: {', '.join(names[:20])}" if names else f"there is none in {directory.absolute()} yet"
+    if isinstance(directory, Store):
+        names, where = directory.names(), directory.address
+    else:
+        names = sorted(path.name for path in directory.glob("*") if Experiment(path).exists())
+        where = str(directory.absolute())
+    known = f"valid: {', '.join(names[:20])}" if names else f"there is none in {where} yet"
     raise ExperimentError(f"there is no experiment {reference!r}; {known}")

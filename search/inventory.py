@@ -12,9 +12,10 @@ from pathlib import Path
 
 from fmnist_models.errors import UserError
 from search.errors import DatabaseError, ExperimentError
-from search.experiment import Experiment
+from search.experiment import Experiment, locate_experiment
 from search.record import best_trial, read_study
 from search.results import read_settings
+from search.store import Store
 
 _BLOCK_BYTES = 512  # of st_blocks, whatever the file system's own are
 _MAX_HOLDER_BYTES = 1000
@@ -66,12 +67,17 @@ class Summary:
     size_bytes: int
 
 
-def list_experiments(directory: Path) -> list[Experiment]:
+def list_experiments(directory: Path | Store) -> list[Experiment]:
     """The experiments of a folder by name, damaged ones too; none if there is no such folder.
 
     Raises:
         ExperimentError: it is no folder, or not readable.
     """
+    if isinstance(directory, Store):
+        found = [locate_experiment(name, directory=directory) for name in directory.names() if not name.startswith(".")]
+        for experiment in found:
+            experiment.fetch()
+        return [experiment for experiment in found if experiment.exists() or os.path.isfile(experiment.config)]
     try:
         names = sorted(os.listdir(directory))
     except FileNotFoundError:
@@ -86,7 +92,7 @@ def summarise(experiment: Experiment) -> Summary:
     """What the experiment's files say of it; makes and changes none."""
     size_bytes, changed, holder, progress, message, reachable = 0, None, None, None, None, True
     try:
-        size_bytes, changed = measure_folder(experiment.path)
+        size_bytes, changed = _measure(experiment)
         experiment.check_files()
         holder = find_holder(experiment)
         progress = _read_progress(experiment)
@@ -125,6 +131,10 @@ def find_holder(experiment: Experiment) -> str | None:
     finally:
         os.close(descriptor)
     return None
+
+
+def _measure(experiment: Experiment) -> tuple[int, datetime | None]:
+    return measure_folder(experiment.path) if experiment.store is None else experiment.store.measure(experiment.path)
 
 
 def measure_folder(path: Path) -> tuple[int, datetime]:

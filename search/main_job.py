@@ -58,6 +58,7 @@ def run_search(
     except KeyboardInterrupt:
         with contextlib.suppress(OSError, UserError):  # the study has it all
             _write_table(experiment)
+            experiment.send()
         raise
     _write_table(experiment)
     trials = study.study.get_trials(deepcopy=False)
@@ -66,6 +67,8 @@ def run_search(
         evaluation = evaluate_and_save(
             experiment, prepared.config, None, data_root=data_root, normalisation=prepared.data.normalisation
         )
+    else:
+        experiment.send()
     return SearchResult(outcome, len(trials), evaluation, idle_share(trials, since=since, num_slots=slots.count))
 
 

@@ -156,7 +156,7 @@ def _sign(metric: str) -> int:
 def _open_in_database(
     experiment: Experiment, address: str, reference: Reference | None, *, direction: Direction
 ) -> optuna.Study:
-    from search.database import Access, open_database
+    from search.database import Access, hold_study, open_database
 
     check_trust(experiment, address, to_write=True)
     storage = open_database(address, Access.WRITE if reference else Access.CREATE)
@@ -164,6 +164,7 @@ def _open_in_database(
         reference = Reference(address, f"{experiment.name[:_MAX_NAME]}-{secrets.token_hex(4)}")
         _create(storage, reference.study, direction=direction)
         write_reference(experiment, reference)  # last: a study that it names and that is not there is one that is lost
+    hold_study(storage, reference.study)
     return _load(storage, reference)
 
 

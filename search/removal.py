@@ -14,30 +14,32 @@ from search.errors import DatabaseError, ExperimentError
 from search.experiment import Experiment
 from search.inventory import find_holder, list_experiments
 from search.lock import lock_experiment
+from search.store import Store
 
 _LEFTOVER = ".removed-"
 _MAX_NAMES_SHOWN = 20
 
 
-def find_removable(names: Sequence[str], *, directory: Path) -> list[Experiment]:
+def find_removable(names: Sequence[str], *, directory: Path | Store) -> list[Experiment]:
     """The experiments of these names, which must be in ``directory`` itself and at rest.
 
     Raises:
         ExperimentError: a name is a path, there is no such experiment, or somebody runs it.
     """
+    where = str(directory.absolute()) if isinstance(directory, Path) else directory.address
     there = {experiment.name: experiment for experiment in list_experiments(directory)}
     for name in names:
         if os.path.basename(name) != name:
-            raise ExperimentError(f"{name!r} is a path; valid: the name of an experiment in {directory.absolute()}")
+            raise ExperimentError(f"{name!r} is a path; valid: the name of an experiment in {where}")
         if name not in there:
             known = ", ".join(repr(known)[1:-1] for known in list(there)[:_MAX_NAMES_SHOWN])
             valid = f"valid: {known}" if known else "there is none at all"
-            raise ExperimentError(f"there is no experiment {name!r} in {directory.absolute()}; {valid}")
+            raise ExperimentError(f"there is no experiment {name!r} in {where}; {valid}")
         _check_at_rest(there[name])
     return [there[name] for name in dict.fromkeys(names)]
 
 
-def remove_experiments(experiments: Sequence[Experiment], *, directory: Path) -> Iterator[Experiment]:
+def remove_experiments(experiments: Sequence[Experiment], *, directory: Path | Store) -> Iterator[Experiment]:
     """Removes experiments of ``directory``, all of them held until the last one is gone; gives each once it is.
 
     Of one that is a symbolic link, the link. A study in a database goes with its experiment. What a removal that was
@@ -57,7 +59,8 @@ def remove_experiments(experiments: Sequence[Experiment], *, directory: Path) ->
         for experiment in experiments:
             _remove(experiment)
             yield experiment
-    for leftover in directory.glob(f"{_LEFTOVER}*"):
+    local = directory if isinstance(directory, Path) else directory.local
+    for leftover in local.glob(f"{_LEFTOVER}*"):
         with contextlib.suppress(DatabaseError):
             _delete_study(Experiment(leftover))
             shutil.rmtree(leftover, ignore_errors=True)
@@ -99,6 +102,12 @@ def _delete_study(experiment: Experiment) -> None:
 
 
 def _remove(experiment: Experiment) -> None:
+    if experiment.store is not None:
+        # The study first: files that a crash leaves without it are no experiment that could be continued.
+        _delete_study(experiment)
+        experiment.store.remove_folder(experiment.path)
+        shutil.rmtree(experiment.path, ignore_errors=True)
+        return
     aside = experiment.path.with_name(f"{_LEFTOVER}{uuid.uuid4().hex}")
     try:
         if experiment.path.is_symlink():

@@ -105,6 +105,7 @@ def replay_trial(experiment: Experiment, recorded: FrozenTrial, prepared: Prepar
         alone = dataclasses.replace(prepared, config=config)
         run_trials(scratch, alone, slots, study=again, progress=SilentProgress())
         now = _curve(again.trial(number), scratch.trial(number), metric=config.metric)
+    experiment.trial(number).fetch()
     there = _curve(recorded, experiment.trial(number), metric=config.metric)
     epochs = [ReplayedEpoch(epoch=e, recorded=there[e], again=now.get(e, {})) for e in sorted(there)]
     failure = again.trial(number).user_attrs.get(MESSAGE)

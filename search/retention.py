@@ -44,24 +44,26 @@ class Retention:
         """Removes what the trial's end made needless: its own checkpoints, or those of a trial it is better than."""
         files = self._experiment.trial(trial.number)
         files.remove_unfinished()
-        files.last.unlink(missing_ok=True)
         if trial.state != TrialState.COMPLETE or trial.value is None:
-            files.best.unlink(missing_ok=True)
+            files.remove_checkpoints()
             return
+        files.remove(files.last)
         heapq.heappush(self._best, (self._sign * trial.value, -trial.number))
         if len(self._best) > self._config.keep_checkpoints:
             _, number = heapq.heappop(self._best)
-            self._experiment.trial(-number).best.unlink(missing_ok=True)
+            worse = self._experiment.trial(-number)
+            worse.remove(worse.best)
 
     def sweep(self, trials: Sequence[FrozenTrial]) -> None:
         """Removes what processes saved of trials after these had ended."""
         kept = {-number for _, number in self._best}
+        store = self._experiment.store
+        there = None if store is None else set(store.find(self._experiment.trials))
         for trial in trials:
             if trial.state.is_finished():
                 files = self._experiment.trial(trial.number)
-                files.last.unlink(missing_ok=True)
-                if trial.number not in kept:
-                    files.best.unlink(missing_ok=True)
+                surplus = [files.last] if trial.number in kept else [files.last, files.best]
+                files.remove(*(path for path in surplus if there is None or path in there or path.exists()))
 
     def before_trial(self) -> None:
         """Makes sure that one more trial has room.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from enum import Enum
 
@@ -66,7 +65,7 @@ def run_trials(
         timeout_s=config.trial_timeout_s,
         make_training=make_training,
     )
-    shutil.rmtree(experiment.ray_files, ignore_errors=True)
+    experiment.remove_ray_files()
     _quiet_tune()
     try:
         tune.Tuner(
@@ -82,7 +81,7 @@ def run_trials(
             ),
             run_config=tune.RunConfig(
                 name="tune",
-                storage_path=str(experiment.ray_files),
+                storage_path=experiment.ray_location,
                 verbose=0,
                 callbacks=[WaitingWatch(progress)],
                 failure_config=tune.FailureConfig(max_failures=config.max_restarts),
@@ -91,9 +90,9 @@ def run_trials(
     except Halt as halt:
         raise ExperimentError(f"the search had to stop: {halt}; `fmnist search resume` continues it") from halt
     except (OSError, TuneError) as error:
-        raise ExperimentError(f"the search in {experiment.path} had to stop: {error}") from error
+        raise ExperimentError(f"the search in {experiment.location} had to stop: {error}") from error
     finally:
-        shutil.rmtree(experiment.ray_files, ignore_errors=True)
+        experiment.remove_ray_files()
     retention.sweep(study.study.get_trials(deepcopy=False))
     if study.is_finished():
         return Outcome.FINISHED

@@ -7,6 +7,7 @@ import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import ray
@@ -26,6 +27,7 @@ from fmnist_models.files import write_aside
 from fmnist_models.seeds import derive_seed
 from fmnist_models.training import DivergedError, Training, TrainingPlan
 from search.epochs_file import format_epochs
+from search.errors import ExperimentError
 from search.experiment import Experiment, TrialFiles
 from search.record import Failure, Reason
 from search.slots import Slot
@@ -152,7 +154,7 @@ def _trainer(assignment: Assignment, shared: Shared) -> TorchTrainer:
         )
         run = RunConfig(
             name=f"trial-{assignment.number}",
-            storage_path=str(shared.experiment.ray_files),
+            storage_path=shared.experiment.ray_location,
             callbacks=[TuneReportCallback()],  # type: ignore[no-untyped-call, list-item]
         )
     return TorchTrainer(
@@ -212,13 +214,15 @@ def _resume(assignment: Assignment, shared: Shared, files: TrialFiles, *, is_fir
     """
     training = _make_training(assignment, shared)
     try:
+        if is_first:
+            files.fetch()
         if not files.last.exists():
             return training
         training.load_state_dict(load_checkpoint(files.last))
         if is_first:
-            _save_beside(training, files, shared)
-    except OSError as error:  # it may be readable the next time
-        raise StorageError(f"{files.path}: {error.strerror or error}") from error
+            files.send(*_save_beside(training, files, shared))
+    except (OSError, ExperimentError) as error:  # it may be readable the next time
+        raise _not_saved(files, error) from error
     except (CheckpointError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         if explain_traceback(f"{type(error).__qualname__}: {error}").reason == Reason.MEMORY:
             raise
@@ -232,17 +236,24 @@ def _save(training: Trainable, files: TrialFiles, shared: Shared) -> None:
     """Saves the trial as it is after its newest epoch, before anyone is told of it."""
     try:
         save_checkpoint(files.last, training.state_dict())
-        _save_beside(training, files, shared)
-    except OSError as error:
-        raise StorageError(f"{files.path}: {error.strerror or error}") from error
+        files.send(files.last, *_save_beside(training, files, shared))
+    except (OSError, ExperimentError) as error:
+        raise _not_saved(files, error) from error
 
 
-def _save_beside(training: Trainable, files: TrialFiles, shared: Shared) -> None:
-    """What follows from a checkpoint: the table of its epochs, and the weights if the newest epoch is the best."""
+def _not_saved(files: TrialFiles, error: OSError | ExperimentError) -> StorageError:
+    return StorageError(f"{files.path}: {error.strerror or error}" if isinstance(error, OSError) else str(error))
+
+
+def _save_beside(training: Trainable, files: TrialFiles, shared: Shared) -> list[Path]:
+    """What follows from a checkpoint: the table of its epochs, and the weights if the newest epoch is the best. Gives
+    what was written."""
     *before, newest = (epoch.metric(shared.metric) for epoch in training.history)
-    if all(is_better(newest, value, metric=shared.metric) for value in before):
+    is_best = all(is_better(newest, value, metric=shared.metric) for value in before)
+    if is_best:
         save_weights(files.best, training.model.state_dict())
     write_aside(files.epochs, format_epochs(training.history, dataset=shared.dataset))
+    return [files.best, files.epochs] if is_best else [files.epochs]
 
 
 def _report_failure(files: TrialFiles, error: Exception) -> None:
@@ -259,8 +270,9 @@ def _report_failure(files: TrialFiles, error: Exception) -> None:
         return
     try:
         write_aside(files.error, text)
-    except OSError as problem:
-        tune.report({_STORAGE: f"{files.path}: {problem.strerror or problem}"})
+        files.send(files.error)
+    except (OSError, ExperimentError) as problem:
+        tune.report({_STORAGE: str(_not_saved(files, problem))})
     else:
         tune.report(_failure_message(failure))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import json
 import os
@@ -326,10 +327,36 @@ def test_reading_journals_does_not_load_what_databases_need(folder: Path) -> Non
 # Two at a time
 
 
-@in_databases
-def test_a_copy_of_a_folder_is_noticed_before_both_write(study_storage: str, folder: Path) -> None:
-    experiment, config = make(folder / "x", study_storage), make_config(study_storage, max_trials=9)
-    copy = Experiment(shutil.copytree(experiment.path, folder / "copy"), study_storage)
+def test_a_study_on_a_server_is_held_by_one_process_whatever_its_machine(postgresql_address: str, folder: Path) -> None:
+    experiment, config = make(folder / "x", postgresql_address), make_config(postgresql_address, max_trials=9)
+    copy = Experiment(shutil.copytree(experiment.path, folder / "copy"), postgresql_address)
+    hold = (
+        "import sys; from pathlib import Path; from search.experiment import Experiment; "
+        "from search.record import open_study; path, address = sys.argv[1:]; "
+        "study = open_study(Experiment(Path(path), address), study_storage=address, direction='maximize'); "
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    gc.collect()  # what this process held
+    holder = subprocess.Popen(
+        [sys.executable, "-c", hold, str(experiment.path), postgresql_address],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(DatabaseError, match=r"study x-\w+ is being run by another process"):
+            SearchStudy.open(copy, config)
+        assert read_study(copy).get_trials()  # reading is for everybody
+        holder.kill()
+    SearchStudy.open(copy, config)
+
+
+def test_a_copy_of_a_folder_is_noticed_before_both_write(sqlite_address: str, folder: Path) -> None:
+    experiment, config = make(folder / "x", sqlite_address), make_config(sqlite_address, max_trials=9)
+    copy = Experiment(shutil.copytree(experiment.path, folder / "copy"), sqlite_address)
     here, there = SearchStudy.open(experiment, config), SearchStudy.open(copy, config)
     for _ in range(2):  # the interrupted one, and one more
         here.next_assignment()

@@ -54,21 +54,22 @@ def experiments_remove(
         say(f"removed {_on_one_line(removed.name)}", console)
 
 
-def _list(experiments_dir: Path | None, *, as_json: bool) -> None:
+def _list(experiments_dir: str | None, *, as_json: bool) -> None:
     from rich.console import Console
 
     from search.experiment import EXPERIMENTS_DIR_VARIABLE
     from search.experiment import experiments_dir as resolve_experiments_dir
     from search.inventory import list_experiments, summarise
 
-    directory = resolve_experiments_dir(experiments_dir).absolute()
+    directory = resolve_experiments_dir(experiments_dir)
+    where = str(directory.absolute()) if isinstance(directory, Path) else directory.address
     summaries = [summarise(experiment) for experiment in list_experiments(directory)]
     if as_json:
-        print_json({"experiments_dir": str(directory), "experiments": [_as_row(summary) for summary in summaries]})
+        print_json({"experiments_dir": where, "experiments": [_as_row(summary) for summary in summaries]})
         return
     console = Console()
     if not summaries:
-        told = f"there is no experiment in {directory}; `fmnist search run` makes one, and --experiments-dir or "
+        told = f"there is no experiment in {where}; `fmnist search run` makes one, and --experiments-dir or "
         say(f"{told}${EXPERIMENTS_DIR_VARIABLE} name another folder", console)
         return
     console.print(_table(summaries))

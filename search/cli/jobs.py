@@ -70,13 +70,16 @@ def submit(
     from search.config import load_config
     from search.enqueue import read_queue
     from search.experiment import check_name
+    from search.store import check_study_storage, is_address, parse_store
 
     config, default_name = load_config(config_file, preset=preset, overrides=overrides or ())
     if enqueue is not None:
         read_queue(enqueue, config.space)
     address = _resolve(cluster, address)
-    jobs = _find_jobs(cluster, address)
     experiments, data = place(experiments_dir, data_dir, is_here=address is None)
+    if is_address(experiments):
+        check_study_storage(parse_store(experiments), config.study_storage)
+    jobs = _find_jobs(cluster, address)
     request = JobRequest(
         experiment=check_name(default_name if name is None else name),
         config=config.to_yaml(),
@@ -230,11 +233,17 @@ def _as_row(job: Job) -> dict[str, Any]:
 
 def _summarise(job: Job) -> Summary | None:
     """How far the job's experiment is, if its files can be read from here."""
-    from search.experiment import Experiment
+    from fmnist_models.errors import UserError
+    from search.experiment import check_name, experiments_dir, locate_experiment
     from search.inventory import summarise
 
-    experiment = Experiment(Path(job.metadata.get("experiments_dir", "")) / job.metadata["experiment"])
-    return summarise(experiment) if experiment.path.is_absolute() and experiment.exists() else None
+    try:
+        directory = experiments_dir(job.metadata.get("experiments_dir"))
+        experiment = locate_experiment(check_name(job.metadata["experiment"]), directory=directory)
+        experiment.fetch()
+    except UserError:
+        return None
+    return summarise(experiment) if experiment.exists() else None
 
 
 def _table(jobs: Sequence[Job]) -> Table:

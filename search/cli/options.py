@@ -17,7 +17,9 @@ Overrides = Annotated[
 DataDir = Annotated[
     Path | None, typer.Option(help="Folder that holds FashionMNIST/raw [$FMNIST_DATA_DIR, else a cache folder].")
 ]
-ExperimentsDir = Annotated[Path | None, typer.Option(help="[$FMNIST_EXPERIMENTS_DIR, else ./experiments]")]
+ExperimentsDir = Annotated[
+    str | None, typer.Option(help="A folder, or s3://… or gs://… [$FMNIST_EXPERIMENTS_DIR, else ./experiments].")
+]
 ExperimentReference = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Name, relative or full path.")]
 RayAddress = Annotated[
     str | None,

@@ -62,4 +62,4 @@ def evaluate(
     if as_json:
         print_json(evaluation.to_dict())
     else:
-        print_evaluation(evaluation, found.path if trial is None else found.trial(trial).path, Console())
+        print_evaluation(evaluation, found.location if trial is None else found.trial(trial).location, Console())

@@ -97,6 +97,7 @@ def _run(request: Request) -> SearchResult:
         check_room(experiment, config, num_slots=slots.count)
         warm = stack.enter_context(open_experiment(experiment, config, warm_start=request.warm_start))
         study = SearchStudy.open(experiment, config, warm=warm.trials)
+        experiment.send()
         num_untried = study.enqueue(queue)
         trials = study.study.get_trials(deepcopy=False)
         print_notes((*prepared.notes, *warm.notes), console)
@@ -127,7 +128,7 @@ def _run(request: Request) -> SearchResult:
         evaluation = result.evaluation.to_dict() if result.evaluation else None
         print_json(
             {
-                "path": str(experiment.path),
+                "path": experiment.location,
                 "outcome": result.outcome.value,
                 "idle_share": result.idle_share,
                 "evaluation": evaluation,
@@ -161,10 +162,10 @@ def prepare_search(
 
 def _reference_to(experiment: Experiment) -> str:
     """How to name an experiment on the command line: its name, unless it is somewhere else than usual."""
-    from search.experiment import experiments_dir
+    from search.experiment import experiments_dir, locate_experiment
 
-    usual = experiments_dir().absolute() == experiment.path.parent
-    return experiment.name if usual else shlex.quote(str(experiment.path))
+    usual = locate_experiment(experiment.name, directory=experiments_dir())
+    return experiment.name if usual.location == experiment.location else shlex.quote(experiment.location)
 
 
 def print_notes(notes: Iterable[str], console: Console) -> None:
@@ -201,6 +202,6 @@ def _show_result(request: Request, prepared: Prepared, result: SearchResult) -> 
         trials = read_study(experiment).get_trials(deepcopy=False)
         say(f"fingerprint of the trials: {fingerprint(trials)}", console, style="dim")
     if result.evaluation is None:
-        say(f"no trial is complete, so none was tested; all is in {experiment.path}", console)
+        say(f"no trial is complete, so none was tested; all is in {experiment.location}", console)
     else:
-        print_evaluation(result.evaluation, experiment.path, console)
+        print_evaluation(result.evaluation, experiment.location, console)

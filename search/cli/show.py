@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -15,13 +14,13 @@ if TYPE_CHECKING:
     from search.experiment import Experiment
 
 
-def find(reference: str, directory: Path | None) -> Experiment:
+def find(reference: str, directory: str | None) -> Experiment:
     from search.experiment import experiments_dir, find_experiment
 
     return find_experiment(reference, directory=experiments_dir(directory))
 
 
-def print_evaluation(evaluation: Evaluation, folder: Path, console: Console) -> None:
+def print_evaluation(evaluation: Evaluation, folder: str, console: Console) -> None:
     from search.display import per_class_table
 
     scores = evaluation.scores

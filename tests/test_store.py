@@ -1,0 +1,178 @@
+"""Experiments on object storage, on a real S3 server (moto's), seen from machines that share no file."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from search.errors import ExperimentError
+from search.experiment import Experiment
+from search.store import Store, parse_store
+
+REPOSITORY = Path(__file__).parent.parent
+BUCKET = "fmnist"
+SEARCH = {
+    "dataset": "synthetic",
+    "train_size": 300,
+    "test_size": 100,
+    "space": {"model": "customnet", "lr": {"float": [1e-4, 1e-2], "log": True}},
+    "max_trials": 3,
+    "max_epochs": 4,
+    "pruner": "none",
+    "keep_checkpoints": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def store(endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """An empty folder of an empty bucket, and this machine's copy of it."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    bucket = boto3.resource("s3").Bucket(BUCKET)
+    bucket.create()
+    bucket.objects.delete()
+    return Store(f"s3://{BUCKET}/experiments")
+
+
+def keys() -> list[str]:
+    return sorted(found.key for found in boto3.resource("s3").Bucket(BUCKET).objects.all())
+
+
+def fmnist(machine: Path, *arguments: str, code: int = 0) -> str:
+    """Runs the command line on a machine of its own, as far as files go; gives what it writes."""
+    done = subprocess.run(
+        [sys.executable, "-m", "search.cli", *arguments],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "XDG_CACHE_HOME": str(machine), "COLUMNS": "200"},
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout
+    return done.stdout
+
+
+@pytest.mark.parametrize("text", ["s3://", "s3://b/../x", "file:///etc", "http://x/y", "s3://bucket/a b", "s3:///x"])
+def test_what_is_no_store_is_refused(text: str) -> None:
+    with pytest.raises(ExperimentError, match="valid: a path, s3://bucket"):
+        parse_store(text)
+
+
+def test_a_copy_becomes_what_the_store_has_and_nothing_else(store: Store) -> None:
+    folder = store.local / "x"
+    folder.mkdir(parents=True)
+    for name in ("kept", "changed", "gone"):
+        (folder / name).write_text(name)
+    store.send(*sorted(folder.iterdir()))
+    (folder / "changed").write_text("otherwise here")
+    (folder / "new").write_text("not in the store")
+    (folder / ".lock").write_text("this machine's own")
+    store.remove(folder / "gone")
+    boto3.resource("s3").Bucket(BUCKET).put_object(Key="experiments/x/deeper/file", Body=b"of another folder")
+    boto3.resource("s3").Bucket(BUCKET).put_object(Key="experiments/x/..", Body=b"no name")
+    store.fetch(folder)
+    found = {path.name: path.read_text() for path in folder.iterdir()}
+    assert found == {"kept": "kept", "changed": "changed", ".lock": "this machine's own"}
+    assert store.names() == ["x"]
+    assert store.find(folder / "deeper") == [folder / "deeper" / "file"]
+    store.remove_folder(folder)
+    assert [key for key in keys() if "small" in key] == []
+
+
+@pytest.mark.usefixtures("store")
+def test_what_fails_says_where_and_why() -> None:
+    elsewhere = Store("s3://no-such-bucket/x")
+    elsewhere.local.mkdir(parents=True)
+    (elsewhere.local / "file").write_text("text")
+    with pytest.raises(ExperimentError, match=r"s3://no-such-bucket/x cannot be used: .*bucket does not exist"):
+        elsewhere.send(elsewhere.local / "file")
+    with pytest.raises(ExperimentError, match=r"gs://bucket/x needs pip install 'fmnist-search\[gcs\]'"):
+        Store("gs://bucket/x").names()
+
+
+def test_an_experiment_there_needs_a_database(store: Store, tmp_path: Path) -> None:
+    config = tmp_path / "small.yaml"
+    config.write_text(json.dumps(SEARCH))
+    said = fmnist(tmp_path / "a", "search", "run", str(config), "--experiments-dir", store.address, code=2)
+    assert "study_storage: experiments on s3://fmnist/experiments need it" in said
+    assert [key for key in keys() if "small" in key] == []
+
+
+@pytest.mark.timeout(400)
+def test_a_search_begun_on_one_machine_is_continued_and_read_on_others(store: Store, tmp_path: Path) -> None:
+    """The first machine is killed in the middle of it; the database is the only file that all of them see."""
+    config, database = tmp_path / "small.yaml", f"sqlite:///{tmp_path}/study.db"
+    config.write_text(json.dumps(SEARCH | {"study_storage": database, "train_size": 800}))
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "search.cli", "search", "run", str(config), "--experiments-dir", store.address],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "XDG_CACHE_HOME": str(first)},
+        cwd=REPOSITORY,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    end_s = time.monotonic() + 120
+    while not (begun := [key for key in keys() if key.endswith("epochs.csv")]):
+        assert time.monotonic() < end_s
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = {key: boto3.resource("s3").Object(BUCKET, key).get()["Body"].read() for key in begun}
+    said = fmnist(second, "search", "run", str(config), "--experiments-dir", store.address)
+    assert "continues with 2 trials" in said
+    assert f"everything is in {store.address}/small" in said
+    after = {key: boto3.resource("s3").Object(BUCKET, key).get()["Body"].read() for key in begun}
+    assert all(after[key].startswith(before[key]) for key in begun), "finished epochs are not trained again"
+    names = {key.removeprefix("experiments/small/") for key in keys()}
+    assert {"config.yaml", "study.json", "trials.csv", "evaluation.json", "best/model.safetensors"} <= names
+    assert [name for name in names if name.endswith(".pt") or "/." in name or name.startswith(".ray")] == []
+    assert len([name for name in names if name.endswith("best.safetensors")]) == 1  # keep_checkpoints
+    rows = json.loads(fmnist(third, "trials", f"{store.address}/small", "--json"))["trials"]
+    assert [row["state"] for row in rows] == ["complete"] * 3
+    best = rows[0]["trial"]
+    evaluated = json.loads(
+        fmnist(third, "evaluate", "small", "--trial", str(best), "--experiments-dir", store.address, "--json")
+    )
+    assert evaluated["value"] == rows[0]["value"]
+    listed = json.loads(fmnist(third, "experiments", "--experiments-dir", store.address, "--json"))
+    assert [(row["name"], row["state"], row["trials"]) for row in listed["experiments"]] == [("small", "finished", 3)]
+    assert listed["experiments"][0]["size_bytes"] > 100_000
+    refused = fmnist(third, "experiments", "--experiments-dir", store.address, "remove", "small", "--yes", code=2)
+    assert "FMNIST_STUDY_STORAGE" in refused
+    os.environ["FMNIST_STUDY_STORAGE"] = database
+    try:
+        fmnist(third, "experiments", "--experiments-dir", store.address, "remove", "small", "--yes")
+    finally:
+        del os.environ["FMNIST_STUDY_STORAGE"]
+    assert [key for key in keys() if "small" in key] == []
+
+
+def test_a_copy_is_found_by_its_store(store: Store) -> None:
+    experiment = Experiment(store.local / "x", None, store)
+    assert experiment.location == f"{store.address}/x"
+    assert experiment.trial(7).location == f"{store.address}/x/trials/00007"
+    assert Experiment(Path("/elsewhere/x")).location == "/elsewhere/x"
