@@ -136,6 +136,7 @@ class LocalCluster:
         Raises:
             ClusterError: there is no such cluster.
         """
+        self._read()  # or the folder and the lock of what is not there would be made
         with self._folder.hold():
             self._remove(self._read(), grace_s=grace_s)
 
@@ -247,6 +248,7 @@ class LocalCluster:
             "PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)]),
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_enable_metrics_collection": "0",  # it would tell them on all addresses to whoever asks, token or not
             # A killed node is known to be dead after 3 s instead of 15; one that is only slow has its 10 s each time.
             "RAY_health_check_initial_delay_ms": "1000",
             "RAY_health_check_period_ms": "1000",

@@ -13,6 +13,7 @@ from ray.tune.error import TuneError
 from fmnist_models.training import Training
 from search.errors import ExperimentError
 from search.experiment import Experiment
+from search.leak_watch import LeakWatch
 from search.preparation import Prepared
 from search.progress import Progress
 from search.retention import Retention
@@ -83,7 +84,7 @@ def run_trials(
                 name="tune",
                 storage_path=experiment.ray_location,
                 verbose=0,
-                callbacks=[WaitingWatch(progress)],
+                callbacks=[WaitingWatch(progress), *([LeakWatch(slots.slot)] if slots.slot.num_workers > 1 else [])],
                 failure_config=tune.FailureConfig(max_failures=config.max_restarts),
             ),
         ).fit()

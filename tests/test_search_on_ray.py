@@ -12,6 +12,7 @@ import pytest
 import ray
 import torch
 from optuna.trial import FrozenTrial, TrialState
+from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 from safetensors.torch import load_file
 from scripted_training import (
     BAD,
@@ -273,6 +274,22 @@ def test_a_pruned_worker_group_frees_its_workers_for_the_next_trial(
     assert outcome == Outcome.FINISHED
     assert study.trial(1).state == TrialState.PRUNED
     assert study.trial(2).state != TrialState.RUNNING
+
+
+@pytest.mark.slow
+def test_a_placement_group_that_was_left_behind_does_not_keep_the_next_trial_waiting(
+    local_cluster: None, synthetic_data: TrainingData, tmp_path: Path
+) -> None:
+    """As Ray Train leaves them now and then, when a trial is stopped at the wrong moment."""
+    left = placement_group([{"CPU": 1.0}] * CPUS)
+    assert left.wait(30)
+    others = placement_group([{"memory": 1.0}])  # of another shape, so none of a worker group
+    prepared = prepare(synthetic_data, max_trials=1, max_epochs=1, workers_per_trial=2)
+    outcome, _ = run(new_experiment("after-a-leak", directory=tmp_path), prepared)
+    assert outcome == Outcome.FINISHED
+    assert placement_group_table(left)["state"] == "REMOVED"
+    assert placement_group_table(others)["state"] == "CREATED"
+    remove_placement_group(others)
 
 
 @pytest.mark.slow

@@ -1,0 +1,54 @@
+"""Placement groups that nobody is in any more: Ray Train can leave those of worker groups behind."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import ray
+from ray import tune
+from ray._raylet import PlacementGroupID
+from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
+
+from search.slots import Slot
+
+_SECONDS_BETWEEN_LOOKS = 5.0
+_SECONDS_UNUSED = 30.0  # a group that starts is in its placement group much sooner
+
+
+class LeakWatch(tune.Callback):
+    """Removes placement groups of this search's worker groups in which nothing runs.
+
+    Ray Train has one removed by a process that is told of it when all workers have started, and not told any more when
+    the group begins to end; a trial that is stopped before or after that leaves it for ever, and the next would wait
+    for ever.
+    """
+
+    def __init__(self, slot: Slot) -> None:
+        self._bundles = [slot.worker_resources] * slot.num_workers
+        self._unused_since_s: dict[str, float] = {}
+        self._looked_s = 0.0
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        now_s = time.monotonic()
+        if now_s < self._looked_s + _SECONDS_BETWEEN_LOOKS:
+            return
+        self._looked_s = now_s
+        self._unused_since_s = {name: self._unused_since_s.get(name, now_s) for name in self._find_unused()}
+        for name, since_s in self._unused_since_s.items():
+            if now_s > since_s + _SECONDS_UNUSED:
+                remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
+
+    def _find_unused(self) -> list[str]:
+        job = ray.get_runtime_context().get_job_id()  # with which the identifiers of all that a job makes end
+        total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+        return [
+            name
+            for name, group in placement_group_table().items()
+            if name.endswith(job)
+            and group["state"] == "CREATED"
+            and list(group["bundles"].values()) == self._bundles
+            # What runs in a group takes a little of this resource, by which Ray knows where the group is.
+            and free.get(f"bundle_group_{name}") == total.get(f"bundle_group_{name}")
+        ]
