@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any
+from urllib.parse import urlsplit
 
 from cluster.errors import ClusterError, ClusterGoneError
 
@@ -39,6 +40,15 @@ class Dashboard:
     @property
     def headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
+
+    @property
+    def is_on_loopback(self) -> bool:
+        return (urlsplit(self.url).hostname or "").startswith("127.")
+
+    @property
+    def _opener(self) -> urllib.request.OpenerDirector:
+        """Without a proxy to what is on this machine: it would not get there, and it would see the token."""
+        return urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if self.is_on_loopback else []))
 
     def nodes(self) -> list[Node]:
         """All nodes there are or were, the head first. Amounts in use are some seconds old."""
@@ -78,7 +88,7 @@ class Dashboard:
     def _ask(self, path: str, *, method: str) -> Any:
         request = urllib.request.Request(f"{self.url.rstrip('/')}{path}", headers=self.headers, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
+            with self._opener.open(request, timeout=_TIMEOUT_S) as response:
                 answer = json.load(response)
         except urllib.error.HTTPError as error:
             raise self._explain(error.code, error.read(500).decode(errors="replace")) from error

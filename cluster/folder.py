@@ -25,11 +25,12 @@ _TEMPORARY = re.compile(r"/tmp/fmnist-cluster-[^/]+")
 class Record:
     """What is written down about a cluster before it is started.
 
-    ``mark``: what its processes are known by. ``address``: of Ray's control service, ``host:port``. ``dashboard``: URL
-    of its web server. ``temporary_folder``: holds all of Ray's files. ``num_nodes``: nodes it was started with, number
-    0 the head.
+    ``host``: the machine that it is on; others may see the same home folder. ``mark``: what its processes are known by.
+    ``address``: of Ray's control service, ``host:port``. ``dashboard``: URL of its web server. ``temporary_folder``:
+    holds all of Ray's files. ``num_nodes``: nodes it was started with, number 0 the head.
     """
 
+    host: str
     mark: str
     address: str
     dashboard: str
@@ -68,8 +69,10 @@ class ClusterFolder:
         """Writes everything down, for this user's eyes only."""
         self.path.mkdir(mode=0o700, exist_ok=True)
         for path, text in ((self.token, token), (self._record, json.dumps(dataclasses.asdict(record)))):
-            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            aside = path.with_name(f".{path.name}")
+            with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
                 file.write(text)
+            aside.replace(path)
 
     def read(self) -> Record | None:
         """What is written down; ``None`` if there is no such cluster.

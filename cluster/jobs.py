@@ -146,18 +146,20 @@ class Jobs:
 
     def stop(self, job_id: str) -> Job:
         """Asks a job to save what it has and end, and waits until it has; one that has ended already stays as it is."""
-        job = self.get(job_id)
-        if not job.state.has_ended:
-            self.dashboard.post(f"/api/jobs/{quote(job_id)}/stop")
-        return self.wait(job_id)
+        while not (job := self.get(job_id)).state.has_ended:
+            self.dashboard.post(f"/api/jobs/{quote(job_id)}/stop")  # of a job that is only starting Ray takes no notice
+            time.sleep(_PAUSE_S)
+        return job
 
     def stop_all(self) -> None:
-        """The same with all that have not ended."""
-        going = [job.id for job in self.list() if not job.state.has_ended]
-        for job_id in going:
-            self.dashboard.post(f"/api/jobs/{quote(job_id)}/stop")
-        for job_id in going:
-            self.wait(job_id)
+        """The same with all that have not ended; gives up on those that take much longer than they may."""
+        end_s = time.monotonic() + STOP_WAIT_S + _SECONDS_OF_SILENCE
+        while going := [job.id for job in self.list() if not job.state.has_ended]:
+            if time.monotonic() > end_s:
+                return
+            for job_id in going:
+                self.dashboard.post(f"/api/jobs/{quote(job_id)}/stop")
+            time.sleep(_PAUSE_S)
 
     def wait(self, job_id: str) -> Job:
         """The job when it has ended.
@@ -184,18 +186,22 @@ class Jobs:
 
         from cluster.session import ray_log
 
-        before = {name: os.environ.pop(name) for name in _OVERRIDES if name in os.environ}
+        before = dict(os.environ)
+        for name in _OVERRIDES:
+            os.environ.pop(name, None)
+        if self.dashboard.is_on_loopback:
+            os.environ["no_proxy"] = "*"
         try:
             client = JobSubmissionClient(self.dashboard.url, headers=self.dashboard.headers)
-        finally:
-            os.environ.update(before)
-        try:
             with ray_log(None):
                 yield client
         except (ConnectionError, OSError) as error:
             raise ClusterGoneError(f"{self.dashboard.url} does not answer any more: {error}") from error
         except RuntimeError as error:
             raise ClusterError(f"{self.dashboard.url}: {' '.join(str(error).split())[:500]}") from error
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
 
 
 def _parse(raw: Mapping[str, Any]) -> Job:

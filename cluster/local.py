@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import secrets
 import shutil
 import subprocess
@@ -106,7 +107,7 @@ class LocalCluster:
             ClusterError: it is up already, or could not be started; then nothing of it is left.
         """
         with self._folder.hold():
-            before = self._folder.read()
+            before = self._find()
             if before is not None and find_processes(before.mark):
                 raise ClusterError(
                     f"cluster {self.name} is there already; `fmnist cluster status --name {self.name}` shows it, "
@@ -114,9 +115,10 @@ class LocalCluster:
                 )
             if before is not None:
                 self._remove(before)
-            dashboard_port = check_port(self._dashboard_port) if self._dashboard_port else free_ports(1)[0]
-            port = free_ports(1)[0]
+            port, free = free_ports(2)
+            dashboard_port = check_port(self._dashboard_port) if self._dashboard_port else free
             record = Record(
+                host=platform.node(),
                 mark=f"{secrets.token_hex(8)}/",
                 address=f"{_address(0)}:{port}",
                 dashboard=f"http://{_LOOPBACK}:{dashboard_port}",
@@ -166,9 +168,15 @@ class LocalCluster:
         end_processes(_mark(record, number), grace_s=0)
 
     def _read(self) -> Record:
-        record = self._folder.read()
+        record = self._find()
         if record is None:
             raise ClusterError(f"there is no cluster {self.name}; `fmnist cluster up --name {self.name}` starts one")
+        return record
+
+    def _find(self) -> Record | None:
+        record = self._folder.read()
+        if record is not None and record.host != platform.node():
+            raise ClusterError(f"cluster {self.name} is on {record.host}; go there, or take another --name")
         return record
 
     def _remove(self, record: Record, *, grace_s: float = 0.0) -> None:

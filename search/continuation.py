@@ -82,6 +82,8 @@ def open_experiment(
     _decide_warm_start(experiment, config, warm_start)  # before anything is made
     experiment.create()
     with lock_experiment(experiment):
+        if experiment.store is not None:
+            experiment.store.fetch(experiment.path)
         warm = _decide_warm_start(experiment, config, warm_start)  # another process may have made it meanwhile
         if not experiment.exists():
             _clear(experiment)
@@ -105,9 +107,9 @@ def _decide_warm_start(experiment: Experiment, config: SearchConfig, wanted: Exp
     if experiment.warm_start.is_file():
         text = read_bounded(experiment.warm_start, max_bytes=_MAX_WARM_START_BYTES).decode(errors="replace")
         there = parse_warm_start(text, where=str(experiment.warm_start), config=config)
-    if wanted is not None and str(wanted.path) != there.source:
+    if wanted is not None and wanted.location != there.source:
         raise ConfigError(
-            f"--warm-start {wanted.path}: experiment {experiment.name} exists and learned from "
+            f"--warm-start {wanted.location}: experiment {experiment.name} exists and learned from "
             f"{there.source or 'no other'}; valid: the same, or another --name"
         )
     return there
@@ -116,8 +118,6 @@ def _decide_warm_start(experiment: Experiment, config: SearchConfig, wanted: Exp
 def _clear(experiment: Experiment) -> None:
     """Removes what is left of a study that is gone, or never came to be."""
     shutil.rmtree(experiment.trials, ignore_errors=True)
-    if experiment.store is not None:
-        experiment.store.remove_folder(experiment.trials)
     experiment.trials.mkdir(exist_ok=True)
     experiment.warm_start.unlink(missing_ok=True)
 

@@ -101,13 +101,15 @@ def delete_study(reference: Reference) -> None:
     """Deletes a study from its database, with all its trials; one that is gone already, or its file, is as good.
 
     Raises:
-        DatabaseError: the database cannot be reached or written to.
+        DatabaseError: the database cannot be reached or written to, or a process runs the study.
     """
     path = sqlite_file(reference.storage)
     if path is not None and not path.exists():
         return
+    storage = open_database(reference.storage, Access.WRITE)
+    hold_study(storage, reference.study)
     with contextlib.suppress(KeyError):
-        optuna.delete_study(study_name=reference.study, storage=open_database(reference.storage, Access.WRITE))
+        optuna.delete_study(study_name=reference.study, storage=storage)
 
 
 class _Closing(RDBStorage):

@@ -179,6 +179,7 @@ def evaluate_and_save(
         if number is None:
             save_best_model(experiment, evaluation, normalisation=normalisation)
             save_evaluation(evaluation, experiment.evaluation)
+            experiment.send_best()
             experiment.send()
         else:
             files = experiment.trial(number)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import fcntl
 import os
 import re
 import shutil
@@ -95,17 +97,37 @@ class Experiment:
     def trial(self, number: int) -> TrialFiles:
         return TrialFiles(self.trials / f"{number:05d}", self.store)
 
+    def here(self) -> Experiment:
+        """The same on this machine, when it was located on another one."""
+        return self if self.store is None else dataclasses.replace(self, path=self.store.local / self.name)
+
     def fetch(self) -> None:
-        """Of an experiment on object storage, makes the copy current; files of trials are fetched when needed."""
-        if self.store is not None:
+        """Of an experiment on object storage, makes the copy current; files of trials are fetched when needed.
+
+        A copy in which a search runs is the newest there is, and stays as it is.
+        """
+        if self.store is not None and not self._is_held():
             self.store.fetch(self.path)
 
     def send(self) -> None:
         """Of an experiment on object storage, sends what stands beside the trials."""
         if self.store is not None:
-            folders = (self.path, self.best_weights.parent)
-            files = [path for folder in folders for path in sorted(folder.glob("[!.]*")) if path.is_file()]
-            self.store.send(*files)
+            self.store.send(*(path for path in sorted(self.path.glob("[!.]*")) if path.is_file()))
+
+    def send_best(self) -> None:
+        """Of an experiment on object storage, sends the best model, which was just written."""
+        if self.store is not None:
+            self.store.send(self.best_weights, self.best_config)
+
+    def _is_held(self) -> bool:
+        try:
+            with self.lock.open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
 
     def remove_ray_files(self) -> None:
         shutil.rmtree(self.ray_files, ignore_errors=True)

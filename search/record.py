@@ -164,8 +164,21 @@ def _open_in_database(
         reference = Reference(address, f"{experiment.name[:_MAX_NAME]}-{secrets.token_hex(4)}")
         _create(storage, reference.study, direction=direction)
         write_reference(experiment, reference)  # last: a study that it names and that is not there is one that is lost
+        _claim(experiment)
     hold_study(storage, reference.study)
     return _load(storage, reference)
+
+
+def _claim(experiment: Experiment) -> None:
+    """Of an experiment on object storage, makes this study its study, and clears away what is left of an older one."""
+    if experiment.store is None:
+        return
+    try:
+        experiment.store.claim(experiment.reference)
+    except ExperimentError:
+        experiment.reference.unlink(missing_ok=True)
+        raise
+    experiment.store.remove_folder(experiment.trials)
 
 
 def _read_from_database(experiment: Experiment, reference: Reference) -> optuna.Study:

@@ -82,6 +82,20 @@ class Store:
             for path in paths:
                 _files(self.address).put_file(str(path), self.address_of(path))
 
+    def claim(self, path: Path) -> None:
+        """Puts a file of the copy into the store, which must not have it yet: of several who try, one can.
+
+        Raises:
+            ExperimentError: it is there.
+        """
+        with self._explained():
+            try:
+                _files(self.address).pipe_file(self.address_of(path), path.read_bytes(), mode="create")
+            except FileExistsError as error:
+                raise ExperimentError(
+                    f"{self.address_of(path)} was made by another process at this moment; try again"
+                ) from error
+
     def remove(self, *paths: Path) -> None:
         """Removes files from the copy and the store; those that are gone already do no harm."""
         for path in paths:

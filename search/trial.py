@@ -91,12 +91,15 @@ def run_trial(config: dict[str, Any], shared: Shared) -> None:
     ``shared.timeout_s`` ends its process.
     """
     os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "60"  # 2 s are little on a machine with other work
+    shared = dataclasses.replace(shared, experiment=shared.experiment.here())
     assignment = Assignment(**config)
     files = shared.experiment.trial(assignment.number)
     timeout = read_timeout(files)
     if timeout is not None:
         tune.report(_failure_message(timeout))
         return
+    if files.store is not None:
+        files.path.mkdir(parents=True, exist_ok=True)
     try:
         with time_limit(files, shared.timeout_s):
             _trainer(assignment, shared).fit()
@@ -174,7 +177,7 @@ def _train_loop(config: dict[str, Any]) -> None:
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     torch.use_deterministic_algorithms(shared.deterministic)
     alone = shared.slot.num_workers == 1
-    files = shared.experiment.trial(assignment.number)
+    files = shared.experiment.here().trial(assignment.number)
     is_first = alone or train.get_context().get_world_rank() == 0
     training = _resume(assignment, shared, files, is_first=is_first)
     report: Callable[[dict[str, Any]], None] = tune.report if alone else train.report
@@ -214,8 +217,7 @@ def _resume(assignment: Assignment, shared: Shared, files: TrialFiles, *, is_fir
     """
     training = _make_training(assignment, shared)
     try:
-        if is_first:
-            files.fetch()
+        files.fetch()
         if not files.last.exists():
             return training
         training.load_state_dict(load_checkpoint(files.last))

@@ -55,14 +55,16 @@ def read_warm_start(other: Experiment, config: SearchConfig) -> WarmStart:
     before = read_config(other)
     if before.metric != config.metric:
         raise ConfigError(
-            f"warm start from {other.path}: {before.metric} was measured there, and says nothing of this search's "
+            f"warm start from {other.location}: {before.metric} was measured there, and says nothing of this search's "
             f"{config.metric}; valid: an experiment with metric {config.metric}"
         )
     finished = [trial for trial in read_study(other).get_trials(deepcopy=False) if is_usable(trial)]
     if not finished:
-        raise ConfigError(f"warm start from {other.path}: it has no finished trial; valid: an experiment that has some")
+        raise ConfigError(
+            f"warm start from {other.location}: it has no finished trial; valid: an experiment that has some"
+        )
     trials = _translate_all(finished, other, before=before, now=config)
-    return WarmStart(trials, len(finished) - len(trials), str(other.path), _compare(before, config))
+    return WarmStart(trials, len(finished) - len(trials), other.location, _compare(before, config))
 
 
 def _translate_all(
@@ -77,8 +79,9 @@ def _translate_all(
     if not trials:
         first = " ".join(f"{name}={format_value(value)}" for name, value in drawn[0].items())
         raise ConfigError(
-            f"warm start from {other.path}: none of its {len(finished)} finished trials is in the new space; valid: "
-            f"trials whose every value that space holds, or has as default; trial {finished[0].number} there: {first}"
+            f"warm start from {other.location}: none of its {len(finished)} finished trials is in the new space; "
+            "valid: trials whose every value that space holds, or has as default; "
+            f"trial {finished[0].number} there: {first}"
         )
     return trials
 

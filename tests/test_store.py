@@ -30,6 +30,7 @@ SEARCH = {
     "max_epochs": 4,
     "pruner": "none",
     "keep_checkpoints": 1,
+    "max_concurrent_trials": 2,
 }
 
 

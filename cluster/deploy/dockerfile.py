@@ -14,7 +14,13 @@ def dockerfile(settings: Settings) -> str:
     """The Dockerfile's text: https://docs.docker.com/reference/dockerfile/"""
     storage = settings.storage
     copies = "\n".join(f"COPY {package} {package}/" for package in _PACKAGES)
-    extras = "[postgres]" if storage.study_storage is not None else ""
+    wanted = {
+        "postgres": storage.study_storage is not None,
+        "s3": storage.scheme == "s3",
+        "gcs": storage.scheme == "gs",
+    }
+    names = [name for name, is_wanted in wanted.items() if is_wanted]
+    extras = f"[{','.join(names)}]" if names else ""
     # On the head, Ray's launcher starts machines through boto3, and reaches them by ssh and rsync.
     boto3 = " boto3" if settings.ray_up is not None else ""
     return f"""\

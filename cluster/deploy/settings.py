@@ -76,6 +76,8 @@ class Settings(Section):
             )
         if self.gpu_workers is not None and self.torch == "cpu":
             yield "torch: must be cuda, as there are gpu_workers, but got 'cpu'"
+        if self.storage.scheme is not None and self.storage.study_storage is None:
+            yield "storage.study_storage is missing: experiments on object storage need a database"
         if self.ray_up is None and self.kubernetes is None:
             yield "give ray_up, kubernetes or both, or there is nothing to render"
         if self.ray_up is not None:

@@ -95,6 +95,8 @@ def submit(
 def jobs(context: typer.Context, cluster: Cluster = None, address: Address = None, as_json: AsJson = False) -> None:
     """List a cluster's searches, the newest first; follow, stop, await or continue one."""
     if context.invoked_subcommand is not None:
+        if cluster is not None or address is not None:  # the command would ask another cluster than the one named
+            raise typer.BadParameter(f"--cluster and --address go after `{context.invoked_subcommand}`")
         return
     from rich.console import Console
 

@@ -72,6 +72,7 @@ def run_request(request: Request) -> None:
 
 
 def _run(request: Request) -> SearchResult:
+    from cluster.processes import MARK
     from cluster.session import connected_ray, local_ray, ray_log
     from fmnist_models.data import data_root
     from search.config import read_config
@@ -88,9 +89,11 @@ def _run(request: Request) -> SearchResult:
     with contextlib.ExitStack() as stack:
         if request.address is not None:
             stack.enter_context(connected_ray(request.address))
+        # A cluster of `fmnist cluster up` has the nodes that it has.
+        may_grow = request.address is not None and MARK not in os.environ
         nodes = [local_resources()] if request.address is None else cluster_resources()
         prepared, slots = prepare_search(
-            request.config, request.data_dir, nodes=nodes, may_grow=request.address is not None, before=before
+            request.config, request.data_dir, nodes=nodes, may_grow=may_grow, before=before
         )
         config = prepared.config
         queue = read_queue(request.enqueue, config.space) if request.enqueue else ()

@@ -117,7 +117,8 @@ def search_replay(
 
     found, resources = find(experiment, experiments_dir), local_resources()
     recorded = find_replayable(found, trial)
-    prepared, slots = prepare_search(read_config(found), data_dir, nodes=[resources])
+    anywhere = read_config(found).model_copy(update={"accelerator_type": None, "node_labels": {}})
+    prepared, slots = prepare_search(anywhere, data_dir, nodes=[resources])
     with interruptible() as interruption:
         try:
             with local_ray(num_cpus=resources.cpus, num_gpus=resources.gpus, dashboard=slots.slot.num_workers > 1):
