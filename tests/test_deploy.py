@@ -560,7 +560,7 @@ def fleets(draw: st.DrawFn) -> Raw:
     return raw
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(raw=fleets())
 def test_whatever_the_settings_are_what_is_rendered_is_valid_and_says_the_same(raw: Raw) -> None:
     fleet = parse_settings(raw, where="fleet.yaml")

@@ -255,7 +255,7 @@ def test_the_experiments_folder_is_the_one_named_then_the_variables_then_here(mo
     monkeypatch.delenv(EXPERIMENTS_DIR_VARIABLE, raising=False)
     assert experiments_dir() == Path("experiments")
     monkeypatch.setenv(EXPERIMENTS_DIR_VARIABLE, "/variable")
-    assert (experiments_dir(), experiments_dir(Path("named"))) == (Path("/variable"), Path("named"))
+    assert (experiments_dir(), experiments_dir("named")) == (Path("/variable"), Path("named"))
 
 
 def test_an_experiment_is_continued_with_the_same_config_and_with_what_may_change(tmp_path: Path) -> None:
