@@ -38,7 +38,8 @@ class LocalCluster:
 
     With ``with`` it is up within the block. Its nodes are at 127.0.0.2, 127.0.0.3, …, its dashboard at 127.0.0.1. Parts
     of Ray listen on all addresses whatever they are told: what keeps others out is the token, made for this cluster
-    and readable by this user alone (all but Ray's counters for Prometheus ask for it). Other Rays on this machine are left alone.
+    and readable by this user alone (all but Ray's counters for Prometheus ask for it). Other Rays on this machine are
+    left alone.
 
     ``nodes``: one head and the others. ``cpus_per_node``: this machine's, shared evenly, if left out.
     ``gpus_per_node``: as declared; where the machine has enough, each node sees its own. ``dashboard_port``: a free one
