@@ -20,7 +20,7 @@ DataDir = Annotated[
 ExperimentsDir = Annotated[
     str | None, typer.Option(help="A folder, or s3://… or gs://… [$FMNIST_EXPERIMENTS_DIR, else ./experiments].")
 ]
-ExperimentReference = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Name, path, or s3:// or gs:// address.")]
+ExperimentReference = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Name, path, s3:// or gs:// address.")]
 RayAddress = Annotated[
     str | None,
     typer.Option(
