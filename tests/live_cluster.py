@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -64,6 +65,7 @@ def place_for_clusters(folder: Path) -> Iterator[Path]:
         for protocol in ("http", "https"):
             patch.setenv(f"{protocol}_proxy", "http://127.0.0.1:9")
         patch.setenv("no_proxy", "localhost,127.0.0.1,127.0.0.2,127.0.0.3")
+        patch.setattr(urllib.request, "_opener", None)  # urlopen keeps the proxies of its first call in this process
         yield folder
         for process in _STARTED:  # none is still running, unless a test failed
             process.kill()
