@@ -24,6 +24,7 @@ from fmnist_models.saved_model import ModelConfig
 from search.config import SearchConfig
 from search.errors import ExperimentError
 from search.experiment import EvaluationFiles, Experiment
+from search.predictions import Predictions, format_predictions
 from search.record import best_epoch, best_trial, best_value, read_study
 from search.space import MODEL
 
@@ -82,7 +83,7 @@ def evaluate_trial(
     data_root: Path,
     normalisation: Normalisation,
     rule: str,
-) -> Evaluation:
+) -> tuple[Evaluation, Predictions]:
     """Tests the trial's best epoch on the test images, in fp32; ``rule`` says how the trial was chosen.
 
     Raises:
@@ -109,8 +110,9 @@ def evaluate_trial(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     test = load_images(config.dataset, "test", root=data_root, size=config.test_size)
     images = DeviceImages(test, device).images
-    predicted = predict_scores(model.to(device), images, normalisation=normalisation).argmax(1).cpu().numpy()
-    return Evaluation(
+    probabilities = predict_scores(model.to(device), images, normalisation=normalisation).softmax(1)
+    predictions = Predictions(test.labels, probabilities.cpu().numpy())
+    evaluation = Evaluation(
         experiment=experiment.name,
         dataset=config.dataset,
         trial=trial.number,
@@ -119,13 +121,15 @@ def evaluate_trial(
         value=value,
         rule=rule,
         hyperparameters=hyperparameters,
-        scores=score(test.labels, predicted, class_names=CLASS_NAMES),
+        scores=score(test.labels, predictions.predicted, class_names=CLASS_NAMES),
     )
+    return evaluation, predictions
 
 
-def save_evaluation(evaluation: Evaluation, files: EvaluationFiles) -> None:
+def save_evaluation(evaluation: Evaluation, predictions: Predictions, files: EvaluationFiles) -> None:
     """Writes the tables, the picture and, last, the summary."""
     scores, on = evaluation.scores, evaluation.dataset
+    write_aside(files.predictions, format_predictions(predictions, class_names=CLASS_NAMES, dataset=on))
     write_aside(files.per_class, evaluation.per_class().assign(dataset=on).to_csv(index=False))
     rows = pd.Index(CLASS_NAMES, name=f"true \\ predicted ({on})")
     write_aside(files.confusion_matrix, pd.DataFrame(scores.confusion, index=rows, columns=CLASS_NAMES).to_csv())
@@ -167,7 +171,7 @@ def evaluate_and_save(
         DataError: the test images are damaged or missing.
     """
     trial = choose_trial(experiment, config, number)
-    evaluation = evaluate_trial(
+    evaluation, predictions = evaluate_trial(
         experiment,
         config,
         trial,
@@ -178,12 +182,12 @@ def evaluate_and_save(
     try:
         if number is None:
             save_best_model(experiment, evaluation, normalisation=normalisation)
-            save_evaluation(evaluation, experiment.evaluation)
+            save_evaluation(evaluation, predictions, experiment.evaluation)
             experiment.send_best()
             experiment.send()
         else:
             files = experiment.trial(number)
-            save_evaluation(evaluation, files.evaluation)
+            save_evaluation(evaluation, predictions, files.evaluation)
             files.send(*files.evaluation.all)
     except OSError as error:
         raise ExperimentError(f"the result cannot be saved in {experiment.path}: {error}") from error

@@ -265,6 +265,11 @@ class EvaluationFiles:
         return self.path / "per_class.csv"
 
     @property
+    def predictions(self) -> Path:
+        """What the model said of every test image."""
+        return self.path / "predictions.csv"
+
+    @property
     def confusion_matrix(self) -> Path:
         return self.path / "confusion_matrix.csv"
 
@@ -274,7 +279,7 @@ class EvaluationFiles:
 
     @property
     def all(self) -> tuple[Path, ...]:
-        return (self.per_class, self.confusion_matrix, self.confusion_picture, self.summary)
+        return (self.predictions, self.per_class, self.confusion_matrix, self.confusion_picture, self.summary)
 
 
 def experiments_dir(explicit: str | None = None) -> Path | Store:

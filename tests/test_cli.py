@@ -16,7 +16,9 @@ import pytest
 import torch
 from torch import nn
 
+from fmnist_models.data import CLASS_NAMES
 from search.cli import main
+from search.predictions import read_predictions
 
 REPOSITORY = Path(__file__).parent.parent
 SMALL = {
@@ -241,6 +243,8 @@ def check_evaluation_by_hand(capsys: pytest.CaptureFixture[str], output: str, fo
     named = json.loads(out)
     assert named["rule"].startswith("the trial was named by hand")
     assert named["scores"] == best["scores"]
+    predictions = read_predictions(folder / "predictions.csv", class_names=CLASS_NAMES)
+    assert (predictions.predicted == predictions.labels).mean() == best["scores"]["accuracy"]
     assert json.loads((folder / "evaluation.json").read_text()) == best
     code, _, err = fmnist(capsys, "evaluate", str(folder), "--trial", str(1 - best["trial"]))
     assert code == 2

@@ -45,7 +45,14 @@ LAST = "trials/00000/last.pt"
 # What a search writes but no command needs.
 FOR_PEOPLE = (
     *("versions.json", "trials.csv", "search.log", ".lock", "best/model.safetensors", "best/config.json", ".ray/x.pkl"),
-    *("evaluation.json", "per_class.csv", "confusion_matrix.csv", "confusion_matrix.png", "trials/00000/epochs.csv"),
+    *(
+        "evaluation.json",
+        "predictions.csv",
+        "per_class.csv",
+        "confusion_matrix.csv",
+        "confusion_matrix.png",
+        "trials/00000/epochs.csv",
+    ),
     *("trials/00000/error.txt", "trials/00002/evaluation.json", LAST),
 )
 TEN_GIBIBYTES = 10 * 2**30

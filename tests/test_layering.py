@@ -22,6 +22,7 @@ READERS = (
     "search.fingerprint",
     "search.inventory",
     "search.mirror",
+    "search.predictions",
     "search.record",
     "search.removal",
     "search.results",
