@@ -8,8 +8,9 @@ from typing import Any
 import ray
 from ray import tune
 from ray._raylet import PlacementGroupID
-from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 
+from search.placement import find_groups
 from search.slots import Slot
 
 _SECONDS_BETWEEN_LOOKS = 5.0
@@ -25,7 +26,7 @@ class LeakWatch(tune.Callback):
     """
 
     def __init__(self, slot: Slot) -> None:
-        self._bundles = [slot.worker_resources] * slot.num_workers
+        self._slot = slot
         self._unused_since_s: dict[str, float] = {}
         self._looked_s = 0.0
 
@@ -40,15 +41,11 @@ class LeakWatch(tune.Callback):
                 remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
 
     def _find_unused(self) -> list[str]:
-        job = ray.get_runtime_context().get_job_id()  # with which the identifiers of all that a job makes end
         total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
         return [
             name
-            for name, group in placement_group_table().items()
-            if name.endswith(job)
-            and group["state"] == "CREATED"
-            and list(group["bundles"].values()) == self._bundles
+            for name, state in find_groups(self._slot).items()
             # What runs in a group takes a little of this resource, by which Ray knows where the group is.
-            and free.get(f"bundle_group_{name}") == total.get(f"bundle_group_{name}")
+            if state == "CREATED" and free.get(f"bundle_group_{name}") == total.get(f"bundle_group_{name}")
         ]

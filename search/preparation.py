@@ -19,6 +19,7 @@ from search.dimensions import Choice, Fixed
 from search.space import Space
 
 _WEIGHTS = "weights"
+_NAMED = ("auto", "imagenet", "none")  # all others are paths
 _AUTO = "auto"
 _AUTO_TIMEOUT_S = 60.0
 
@@ -49,7 +50,7 @@ def prepare(config: SearchConfig, *, data_root: Path, before: SearchConfig | Non
     if _AUTO in _weights_of(config.space):
         found = "imagenet" in _weights_of(before.space) if before else _decide_weights(notes)
         config = config.model_copy(update={"space": _without_auto(config.space, found=found)})
-    config = config.model_copy(update={"space": _with_full_paths(config.space)})
+    config = config.model_copy(update={"space": with_full_paths(config.space)})
     if config.precision == _AUTO:
         config = config.model_copy(update={"precision": before.precision if before else _decide_precision(config)})
     pretrained = {name: load_pretrained(name) for name in _weights_of(config.space)}
@@ -103,10 +104,14 @@ def _without_auto(space: Space, *, found: bool) -> Space:
     return _map_weights(space, lambda value: ("imagenet" if found else "none") if value == _AUTO else value)
 
 
-def _with_full_paths(space: Space) -> Space:
+def weights_files(space: Space) -> tuple[str, ...]:
+    """The paths among the weights that trials may start from."""
+    return tuple(value for value in _weights_of(space) if value not in _NAMED)
+
+
+def with_full_paths(space: Space) -> Space:
     """A path means the same file from wherever the experiment is looked at again."""
-    known = ("imagenet", "none")
-    return _map_weights(space, lambda value: value if value in known else str(Path(value).expanduser().absolute()))
+    return _map_weights(space, lambda value: value if value in _NAMED else str(Path(value).expanduser().absolute()))
 
 
 def _map_weights(space: Space, change: Callable[[str], str]) -> Space:

@@ -20,7 +20,8 @@ from search.retention import Retention
 from search.slots import Slot, Slots
 from search.study import SearchStudy
 from search.trial import Shared, Trainable, run_trial
-from search.tune_bridge import Halt, StudyScheduler, StudySearcher, WaitingWatch
+from search.tune_bridge import Halt, StudyScheduler, StudySearcher
+from search.waiting_watch import WaitingWatch
 
 
 class Outcome(Enum):
@@ -84,7 +85,10 @@ def run_trials(
                 name="tune",
                 storage_path=experiment.ray_location,
                 verbose=0,
-                callbacks=[WaitingWatch(progress), *([LeakWatch(slots.slot)] if slots.slot.num_workers > 1 else [])],
+                callbacks=[
+                    WaitingWatch(slots.slot, progress),
+                    *([LeakWatch(slots.slot)] if slots.slot.num_workers > 1 else []),
+                ],
                 failure_config=tune.FailureConfig(max_failures=config.max_restarts),
             ),
         ).fit()

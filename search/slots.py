@@ -126,16 +126,26 @@ def plan_slots(config: SearchConfig, nodes: Sequence[Resources], *, may_grow: bo
 
 
 def _explain_misfit(config: SearchConfig, slot: Slot, nodes: Sequence[Resources], *, may_grow: bool) -> str:
-    cpus, gpus = max((node.cpus for node in nodes), default=0), max((node.gpus for node in nodes), default=0)
-    if slot.cpus > cpus:
-        key = "workers_per_trial" if config.cpus_per_trial is None else "cpus_per_trial"
-    elif slot.gpus > gpus:
-        key = "gpus_per_trial"
-    else:
-        key = "accelerator_type" if slot.accelerator_type else "node_labels"
-    there = f"there are {nodes[0]}" if len(nodes) == 1 else f"of {len(nodes)} nodes none has that"
     grow = "; for a cluster that grows by itself, max_concurrent_trials says how far" if may_grow else ""
-    return f"{key}: a trial asks for {slot}, but {there}; valid: up to {cpus:g} CPUs and {gpus:g} GPUs a trial{grow}"
+    num_fitting = sum(slot.count_workers(node) for node in nodes)
+    if num_fitting:
+        return (
+            f"workers_per_trial: a trial asks for {slot.num_workers} workers that have {slot} together, but there are "
+            f"{' + '.join(map(str, nodes[:4]))}{' + …' * (len(nodes) > 4)}; valid: up to {num_fitting} workers like "
+            f"these{grow}"
+        )
+    cpus, gpus = max((node.cpus for node in nodes), default=0), max((node.gpus for node in nodes), default=0)
+    if slot.cpus > cpus * slot.num_workers:
+        key = "workers_per_trial" if config.cpus_per_trial is None else "cpus_per_trial"
+    elif slot.gpus > gpus * slot.num_workers:
+        key = "gpus_per_trial"
+    elif slot.accelerator_type or slot.node_labels:
+        key = "accelerator_type" if slot.accelerator_type else "node_labels"
+    else:
+        key = "gpus_per_trial"
+    there = f"there are {nodes[0]}" if len(nodes) == 1 else f"of {len(nodes)} nodes none has that together"
+    who, each = ("trial", "trial") if slot.num_workers == 1 else (f"trial of {slot.num_workers} workers", "worker")
+    return f"{key}: a {who} asks for {slot}, but {there}; valid: up to {cpus:g} CPUs and {gpus:g} GPUs a {each}{grow}"
 
 
 def cluster_resources() -> list[Resources]:

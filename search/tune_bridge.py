@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from optuna.trial import TrialState
 from ray.exceptions import RayActorError, RayError, RayTaskError
-from ray.tune import Callback
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -27,7 +25,6 @@ from search.trial import parse_epoch, parse_failure, parse_storage_failure
 
 # What Ray raises for a process that its memory monitor killed.
 _KILLED_FOR_MEMORY = "OutOfMemoryError"
-_SECONDS_UNTIL_WAITING = 20.0  # longer than a trial's process takes to start
 
 
 class Halt(BaseException):
@@ -134,25 +131,6 @@ class StudyScheduler(_NotSaved, FIFOScheduler):
         trial = self._study.trial(number)
         self._retention.trial_ended(trial)
         self._progress.trial_ended(trial)
-
-
-class WaitingWatch(_NotSaved, Callback):
-    """Says so when for some time no trial could start for want of a slot, as others on the cluster have them."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._since_s: float | None = None
-        self._is_told = False
-
-    def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
-        states = {trial.status for trial in trials}
-        if TuneTrial.PENDING not in states or TuneTrial.RUNNING in states:
-            self._since_s, self._is_told = None, False
-            return
-        self._since_s = self._since_s or time.monotonic()
-        if not self._is_told and time.monotonic() > self._since_s + _SECONDS_UNTIL_WAITING:
-            self._is_told = True
-            self._progress.waiting_for_slot()
 
 
 @contextlib.contextmanager

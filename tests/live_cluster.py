@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,9 +147,21 @@ def assert_gone(cluster: Trace) -> None:
     living = {process for process in cluster.processes if _is_living(process)}
     living |= {*find_processes(cluster.record.mark), *processes_of("none has this", temporary)}
     assert {process.pid: arguments_of(process) for process in living} == {}
-    assert [place for place in cluster.listening if _is_open(*place)] == []
+    open_places = {port: address for address, port in cluster.listening if _is_open(address, port)}
+    assert {port: arguments_of(process) for port, process in _find_listeners(open_places)} == {}
     assert not temporary.exists()
     assert not cluster.folder.exists()
+
+
+def _find_listeners(ports: Collection[int]) -> Iterator[tuple[int, psutil.Process]]:
+    """Who listens on them, apart from processes of other tests: those have another mark."""
+    entry = f"{MARK}={os.environ[MARK]}".encode()
+    for connection in psutil.net_connections("tcp") if ports else []:
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port in ports and connection.pid is not None:
+            with contextlib.suppress(psutil.Error, OSError):
+                entries = Path(f"/proc/{connection.pid}/environ").read_bytes().split(b"\0")
+                if entry in entries or not any(other.startswith(f"{MARK}=".encode()) for other in entries):
+                    yield connection.laddr.port, psutil.Process(connection.pid)
 
 
 def _is_living(process: psutil.Process) -> bool:

@@ -259,6 +259,8 @@ def check_what_is_told_of_both(first: str, second: str) -> None:
         ({}, ["--set", "max_trials"], ["max_trials", "key=value"]),
         ({}, ["--preset", "paper"], ["paper", "not both"]),
         ({}, ["--enqueue", "nowhere.yaml"], ["nowhere.yaml"]),
+        ({}, ["--warm-start", "nobody"], ["nobody"]),
+        ({"space": {"model": "resnet18", "weights": "nowhere.pth"}}, [], ["nowhere.pth"]),
     ],
     ids=str,
 )
@@ -279,6 +281,11 @@ def test_what_is_wrong_is_refused_before_anything_is_submitted(
         ([], ["--experiments-dir", "all its nodes share"]),
         (["--experiments-dir", "here"], ["here", "full path"]),
         (["--experiments-dir", "/tmp", "--data-dir", "there"], ["there", "full path"]),
+        (["--experiments-dir", "/tmp", "--warm-start", "./other"], ["./other", "full path"]),
+        (
+            ["--experiments-dir", "/tmp", "--set", "space={model: resnet18, weights: w.pth}"],
+            ["w.pth", "full path"],
+        ),
     ],
     ids=str,
 )
@@ -313,22 +320,26 @@ def test_a_job_that_fails_at_once_says_why_and_ends_with_its_exit_code(team: Loc
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_two_searches_share_a_cluster_and_a_third_waits_and_says_so(team: LocalCluster) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_two_searches_share_a_cluster_and_a_third_waits_and_says_so(team: LocalCluster, workers: int) -> None:
+    one, two, name = f"first-half-{workers}", f"second-half-{workers}", f"third-{workers}"
     half = LONG | {"max_cluster_share": 0.5}
-    first = submit(half, name="first-half", cluster=TEAM)
-    second = submit(half, name="second-half", cluster=TEAM)
-    wait_for_trials("first-half", 2)
-    wait_for_trials("second-half", 2)
+    first = submit(half, name=one, cluster=TEAM)
+    second = submit(half, name=two, cluster=TEAM)
+    wait_for_trials(one, 2)
+    wait_for_trials(two, 2)
     assert len(trial_processes(TEAM)) == 4
-    assert (len(states("first-half")), len(states("second-half"))) == (2, 2)
+    assert (len(states(one)), len(states(two))) == (2, 2)
     wait_until(lambda: used_cpus(TEAM) == [2.0, 2.0], timeout_s=30)
-    third = submit(SMALL | {"max_cluster_share": 0.5, "max_trials": 2}, name="third", cluster=TEAM)
+    third = submit(
+        SMALL | {"max_cluster_share": 0.5, "max_trials": 2, "workers_per_trial": workers}, name=name, cluster=TEAM
+    )
     wait_until(lambda: "waiting for a free slot" in log(third, TEAM))
-    assert count_epochs("third") == []
+    assert count_epochs(name) == []
     assert job(third, TEAM)["state"] == "running"
     assert stop(first).out.startswith(f"{first}: stopped")
     assert fmnist("jobs", "wait", third, "--cluster", TEAM).code == 0
-    assert_whole("third", num_trials=2, num_epochs=1)
+    assert_whole(name, num_trials=2, num_epochs=1)
     assert log(third, TEAM).count("waiting for a free slot") == 1
     assert job(second, TEAM)["state"] == "running"
     stop(second)

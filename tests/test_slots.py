@@ -215,7 +215,6 @@ def test_what_no_node_can_hold_is_refused_with_key_asked_and_there(
         assert ("max_concurrent_trials says how far" in str(caught.value)) == may_grow
 
 
-@pytest.mark.xfail(strict=True, reason="_explain_misfit takes a trial's sum for what one node must have")
 @pytest.mark.parametrize(
     ("changes", "nodes", "words"),
     [

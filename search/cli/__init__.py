@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import typer
 
-from cluster.errors import ClusterError, ClusterGoneError
-from fmnist_models.errors import UserError, printable
 from search.cli.clusters import cluster_app
+from search.cli.exits import errors_told
 from search.cli.experiments import experiments_app
 from search.cli.images import data_app
 from search.cli.jobs import jobs_app, submit
@@ -33,14 +30,6 @@ app.add_typer(jobs_app, name="jobs")
 
 
 def main() -> None:
-    """Runs the command line; what a person can put right ends with its message and exit code 2."""
-    try:
+    """Runs the command line."""
+    with errors_told():
         app()
-    except (UserError, ClusterError) as error:
-        typer.echo(f"error: {printable(str(error))}", err=True)
-        sys.exit(3 if isinstance(error, ClusterGoneError) else 2)
-    except OSError as error:  # a disk that is full or read-only, a folder where a file should be
-        if error.filename is None:
-            raise
-        typer.echo(f"error: {printable(f'{error.filename}: {error.strerror}')}", err=True)
-        sys.exit(2)

@@ -66,7 +66,7 @@ def submit(
     as_json: AsJson = False,
 ) -> None:
     """Have a Ray cluster run a search; it goes on when this command has ended."""
-    from search.cli.submitting import JobRequest, place
+    from search.cli.submitting import JobRequest, locate_warm_start, locate_weights, place
     from search.config import load_config
     from search.enqueue import read_queue
     from search.experiment import check_name
@@ -76,17 +76,20 @@ def submit(
     if enqueue is not None:
         read_queue(enqueue, config.space)
     address = _resolve(cluster, address)
-    experiments, data = place(experiments_dir, data_dir, is_here=address is None)
+    is_here = address is None  # then it shares this machine's files
+    experiments, data = place(experiments_dir, data_dir, is_here=is_here)
     if is_address(experiments):
         check_study_storage(parse_store(experiments), config.study_storage)
     jobs = _find_jobs(cluster, address)
     request = JobRequest(
         experiment=check_name(default_name if name is None else name),
-        config=config.to_yaml(),
+        config=locate_weights(config, is_here=is_here).to_yaml(),
         experiments_dir=experiments,
         data_dir=data,
         queue=None if enqueue is None else enqueue.read_text(encoding="utf-8"),
-        warm_start=warm_start,
+        warm_start=(
+            None if warm_start is None else locate_warm_start(warm_start, directory=experiments, is_here=is_here)
+        ),
     )
     _submit(jobs, request, cluster=cluster, address=address, follow=follow, as_json=as_json)
 
@@ -234,13 +237,18 @@ def _as_row(job: Job) -> dict[str, Any]:
 
 
 def _summarise(job: Job) -> Summary | None:
-    """How far the job's experiment is, if its files can be read from here."""
+    """How far the job's experiment is, if its files can be read from here; fetches from no store but one's own, as
+    somebody else may have submitted the job."""
     from fmnist_models.errors import UserError
-    from search.experiment import check_name, experiments_dir, locate_experiment
+    from search.experiment import EXPERIMENTS_DIR_VARIABLE, check_name, experiments_dir, locate_experiment
     from search.inventory import summarise
+    from search.store import is_address
 
+    told = job.metadata.get("experiments_dir")
+    if not told or (is_address(told) and told != os.environ.get(EXPERIMENTS_DIR_VARIABLE)):
+        return None
     try:
-        directory = experiments_dir(job.metadata.get("experiments_dir"))
+        directory = experiments_dir(told)
         experiment = locate_experiment(check_name(job.metadata["experiment"]), directory=directory)
         experiment.fetch()
     except UserError:

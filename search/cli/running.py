@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from search.cli.exits import errors_told
 from search.cli.show import print_evaluation, print_json, say
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ def _run(request: Request) -> SearchResult:
     with contextlib.ExitStack() as stack:
         if request.address is not None:
             stack.enter_context(connected_ray(request.address))
+            stack.enter_context(errors_told())  # at once: leaving a cluster that is dying can take this process along
         # A cluster of `fmnist cluster up` has the nodes that it has.
         may_grow = request.address is not None and MARK not in os.environ
         nodes = [local_resources()] if request.address is None else cluster_resources()

@@ -15,7 +15,8 @@ from pathlib import Path
 from cluster.errors import ClusterError
 from cluster.jobs import Submission
 from fmnist_models.data import DATA_DIR_VARIABLE
-from search.experiment import EXPERIMENTS_DIR_VARIABLE, check_name
+from search.config import SearchConfig
+from search.experiment import EXPERIMENTS_DIR_VARIABLE, check_name, experiments_dir, find_experiment
 
 _PACKAGES = ("cluster", "fmnist_models", "search")
 _CONFIG, _QUEUE = "config.yaml", "queue.yaml"
@@ -102,6 +103,42 @@ def place(experiments_dir: str | None, data_dir: Path | None, *, is_here: bool) 
             "all its nodes share"
         )
     for path in filter(None, (wanted, images)):
-        if not path.startswith("/") and "://" not in path:
-            raise ClusterError(f"{path}: on another machine's cluster a full path is needed, beginning with /")
+        _check_full(path)
     return wanted, images
+
+
+def locate_weights(config: SearchConfig, *, is_here: bool) -> SearchConfig:
+    """The configuration with the full paths of weights files; ``is_here``: the cluster shares this machine's.
+
+    Raises:
+        WeightsError: here they are not what they should be.
+        ClusterError: on another machine's cluster a path is not full.
+    """
+    from fmnist_models.weights import load_pretrained
+    from search.preparation import weights_files, with_full_paths
+
+    for path in weights_files(config.space):
+        if is_here:
+            load_pretrained(path)
+        else:
+            _check_full(path)
+    return config.model_copy(update={"space": with_full_paths(config.space)}) if is_here else config
+
+
+def locate_warm_start(reference: str, *, directory: str, is_here: bool) -> str:
+    """How the cluster finds the experiment to learn from; ``directory``: where it keeps experiments.
+
+    Raises:
+        ExperimentError: there is none here.
+        ClusterError: on another machine's cluster it is neither a name nor a full path.
+    """
+    if is_here:
+        return find_experiment(reference, directory=experiments_dir(directory)).location
+    if "/" in reference:
+        _check_full(reference)
+    return reference
+
+
+def _check_full(path: str) -> None:
+    if not path.startswith("/") and "://" not in path:
+        raise ClusterError(f"{path}: on another machine's cluster a full path is needed, beginning with /")
