@@ -32,11 +32,8 @@ _SECONDS_TO_LOCK = 2.0  # in which who makes a folder will have locked it
 
 
 @contextlib.contextmanager
-def local_ray(*, num_cpus: int, num_gpus: int, dashboard: bool = False, log: Path | None = None) -> Iterator[None]:
+def local_ray(*, num_cpus: int, num_gpus: int, log: Path | None = None) -> Iterator[None]:
     """Starts Ray in this process with the given resources and ends it with the block.
-
-    ``dashboard``: also its dashboard, on loopback. A worker group needs it: what frees the workers of a trial that was
-    stopped asks it which actors live, and without an answer they stay and the next trial waits for ever.
 
     Whatever another Ray on this machine does is left alone. What Ray logs goes to the file ``log``, if given, and
     not to the screen. Signals do what they did before; Ray would have its own way with them.
@@ -50,7 +47,7 @@ def local_ray(*, num_cpus: int, num_gpus: int, dashboard: bool = False, log: Pat
                     address="local",
                     num_cpus=num_cpus,
                     num_gpus=num_gpus,
-                    include_dashboard=dashboard,
+                    include_dashboard=False,
                     log_to_driver=False,
                     configure_logging=False,
                     _node_ip_address=_ADDRESS,

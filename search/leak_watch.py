@@ -1,4 +1,4 @@
-"""Placement groups that nobody is in any more: Ray Train can leave those of worker groups behind."""
+"""Placement groups of worker groups that nobody is in any more."""
 
 from __future__ import annotations
 
@@ -14,15 +14,20 @@ from search.placement import find_groups
 from search.slots import Slot
 
 _SECONDS_BETWEEN_LOOKS = 5.0
-_SECONDS_UNUSED = 30.0  # a group that starts is in its placement group much sooner
+_SECONDS_UNUSED = 15.0  # a group that starts is in its placement group sooner
+
+
+def remove_groups(slot: Slot) -> None:
+    """Removes the placement groups of all worker groups; for the end of a search."""
+    for name in find_groups(slot):
+        _remove(name)
 
 
 class LeakWatch(tune.Callback):
-    """Removes placement groups of this search's worker groups in which nothing runs.
+    """Removes placement groups of worker groups in which nothing runs.
 
-    Ray Train has one removed by a process that is told of it when all workers have started, and not told any more when
-    the group begins to end; a trial that is stopped before or after that leaves it for ever, and the next would wait
-    for ever.
+    Such a group is left when the process that made it, or the one that waits for its workers, is killed; those who
+    come after it would wait for ever.
     """
 
     def __init__(self, slot: Slot) -> None:
@@ -38,7 +43,7 @@ class LeakWatch(tune.Callback):
         self._unused_since_s = {name: self._unused_since_s.get(name, now_s) for name in self._find_unused()}
         for name, since_s in self._unused_since_s.items():
             if now_s > since_s + _SECONDS_UNUSED:
-                remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
+                _remove(name)
 
     def _find_unused(self) -> list[str]:
         total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
@@ -49,3 +54,7 @@ class LeakWatch(tune.Callback):
             # What runs in a group takes a little of this resource, by which Ray knows where the group is.
             if state == "CREATED" and free.get(f"bundle_group_{name}") == total.get(f"bundle_group_{name}")
         ]
+
+
+def _remove(name: str) -> None:
+    remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))

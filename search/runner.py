@@ -13,15 +13,16 @@ from ray.tune.error import TuneError
 from fmnist_models.training import Training
 from search.errors import ExperimentError
 from search.experiment import Experiment
-from search.leak_watch import LeakWatch
+from search.leak_watch import LeakWatch, remove_groups
 from search.preparation import Prepared
 from search.progress import Progress
 from search.retention import Retention
 from search.slots import Slot, Slots
 from search.study import SearchStudy
-from search.trial import Shared, Trainable, run_trial
+from search.trial import run_trial
 from search.tune_bridge import Halt, StudyScheduler, StudySearcher
 from search.waiting_watch import WaitingWatch
+from search.worker import Shared, Trainable
 
 
 class Outcome(Enum):
@@ -77,7 +78,7 @@ def run_trials(
                 scheduler=StudyScheduler(study, experiment, retention=retention, progress=progress),
                 num_samples=-1,
                 max_concurrent_trials=slots.count,
-                reuse_actors=slots.slot.num_workers == 1,
+                reuse_actors=True,
                 time_budget_s=config.time_budget_s,
                 trial_dirname_creator=_trial_dirname,
             ),
@@ -97,6 +98,8 @@ def run_trials(
     except (OSError, TuneError) as error:
         raise ExperimentError(f"the search in {experiment.location} had to stop: {error}") from error
     finally:
+        if slots.slot.num_workers > 1:
+            remove_groups(slots.slot)
         experiment.remove_ray_files()
     retention.sweep(study.study.get_trials(deepcopy=False))
     if study.is_finished():

@@ -21,7 +21,7 @@ from search.record import Failure, Reason
 from search.retention import Retention
 from search.study import SearchStudy
 from search.time_limit import read_timeout
-from search.trial import parse_epoch, parse_failure, parse_storage_failure
+from search.trial_message import parse_epoch, parse_failure, parse_storage_failure
 
 # What Ray raises for a process that its memory monitor killed.
 _KILLED_FOR_MEMORY = "OutOfMemoryError"

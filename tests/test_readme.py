@@ -97,7 +97,7 @@ def test_the_how_tos_commands_work_in_order(fashion_mnist_root: Path, tmp_path: 
     assert not (tmp_path / "experiments" / "repeatable").exists()
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(800)
 def test_the_quickstarts_commands_work_in_order(fashion_mnist_root: Path, tmp_path: Path) -> None:
     chosen = [command for command in commands() if not is_of_ones_own_search(command)]
     outputs = run_all(chosen, folder=tmp_path, data_root=fashion_mnist_root)

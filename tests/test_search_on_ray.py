@@ -50,7 +50,7 @@ def local_cluster() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where Ray's processes find scripted_training
         patch.setenv("OMP_NUM_THREADS", "2")  # which a trial that holds one CPU must not heed
-        with local_ray(num_cpus=CPUS, num_gpus=0, dashboard=True):
+        with local_ray(num_cpus=CPUS, num_gpus=0):
             yield
 
 
@@ -254,26 +254,33 @@ def test_two_workers_of_a_trial_train_as_one(local_cluster: None, synthetic_data
     assert accuracy == pytest.approx(max(epoch.val_accuracy for epoch in epochs), abs=1e-6)
 
 
-@pytest.mark.slow
-def test_a_pruned_worker_group_frees_its_workers_for_the_next_trial(
-    local_cluster: None, synthetic_data: TrainingData, tmp_path: Path
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_slots_workers_train_one_trial_after_the_other_whatever_becomes_of_them(
+    local_cluster: None, synthetic_data: TrainingData, tmp_path: Path, workers: int
 ) -> None:
+    courses = (GOOD, BAD, DIVERGES, GOOD, BAD)
     prepared = prepare(
         synthetic_data,
-        space={"model": "customnet", "lr": {"choice": [1e-3, 1e-7]}},
-        max_trials=3,
-        max_epochs=2,
-        workers_per_trial=2,
+        space={"model": "customnet", "lr": {"choice": list(COURSES)}},
+        max_trials=len(courses),
+        max_epochs=3,
+        max_concurrent_trials=1,
         reduction_factor=2,
+        workers_per_trial=workers,
     )
-    experiment = new_experiment("pruned-group", directory=tmp_path)
+    experiment = new_experiment("contract", directory=tmp_path)
     experiment.create()
-    study = SearchStudy.open(experiment, prepared.config)
-    study.enqueue([{"lr": 1e-3}, {"lr": 1e-7}])
-    outcome, study = run(experiment, prepared)
+    SearchStudy.open(experiment, prepared.config).enqueue([{"lr": course} for course in courses])
+    diary = tmp_path / "diary"
+    outcome, study = run(experiment, prepared, make_training=functools.partial(ScriptedTraining, diary=diary))
     assert outcome == Outcome.FINISHED
-    assert study.trial(1).state == TrialState.PRUNED
-    assert study.trial(2).state != TrialState.RUNNING
+    values = [(trial.state, trial.value, trial.intermediate_values) for trial in study.study.trials]
+    complete, pruned = (TrialState.COMPLETE, 0.9, {1: 0.7, 2: 0.9, 3: 0.8}), (TrialState.PRUNED, 0.3, {1: 0.3})
+    assert values == [complete, pruned, (TrialState.FAIL, None, {1: 0.7}), complete, pruned]
+    lines = diary.read_text().splitlines()
+    assert len({line.split("pid=")[1].split()[0] for line in lines}) == workers
+    assert len(lines) == workers * sum(len(trial.intermediate_values) for trial in study.study.trials) + workers
+    assert {group["state"] for group in placement_group_table().values()} == {"REMOVED"}
 
 
 @pytest.mark.slow

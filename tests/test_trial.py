@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from search.record import Reason
-from search.trial import explain_traceback
+from search.trial_message import explain_traceback
 
 
 def no_memory_of_python() -> None:

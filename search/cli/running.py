@@ -118,14 +118,7 @@ def _run(request: Request) -> SearchResult:
         if request.address is not None:
             stack.enter_context(ray_log(experiment.log))
         elif not study.is_finished():
-            stack.enter_context(
-                local_ray(
-                    num_cpus=nodes[0].cpus,
-                    num_gpus=nodes[0].gpus,
-                    dashboard=slots.slot.num_workers > 1,
-                    log=experiment.log,
-                )
-            )
+            stack.enter_context(local_ray(num_cpus=nodes[0].cpus, num_gpus=nodes[0].gpus, log=experiment.log))
         root = data_root(request.data_dir)
         with SearchProgress(console, config, trials) as progress:
             result = run_search(experiment, prepared, slots, study=study, progress=progress, data_root=root)

@@ -121,7 +121,7 @@ def search_replay(
     prepared, slots = prepare_search(anywhere, data_dir, nodes=[resources])
     with interruptible() as interruption:
         try:
-            with local_ray(num_cpus=resources.cpus, num_gpus=resources.gpus, dashboard=slots.slot.num_workers > 1):
+            with local_ray(num_cpus=resources.cpus, num_gpus=resources.gpus):
                 replay = replay_trial(found, recorded, prepared, slots)
         except KeyboardInterrupt:
             raise typer.Exit(interruption.exit_code) from None

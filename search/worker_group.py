@@ -1,0 +1,120 @@
+"""A Ray Train worker group that outlives its trials: its workers train one after the other."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray import train
+from ray.train import RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+
+from search.mailbox import Mailbox
+from search.study import Assignment
+from search.worker import Shared, train_assignment
+
+_SECONDS_BETWEEN_LOOKS = 0.5
+# How often the group's controller looks after its workers: by default every 2 s.
+_CONTROLLER = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+
+
+class WorkerGroup:
+    """The workers of this process's slot; they start with the first trial and end with this process.
+
+    A worker that dies, or whose training raises anything but that it diverged, ends the group: the others may be
+    waiting for it inside an operation that they do together.
+    """
+
+    def __init__(self, shared: Shared) -> None:
+        os.environ.update(_CONTROLLER)
+        self._mailbox: Any = ray.remote(Mailbox).options(num_cpus=0, max_concurrency=100).remote()
+        self._trainer = _Trainer(
+            _serve,
+            train_loop_config={"shared": shared, "mailbox": self._mailbox},
+            scaling_config=ScalingConfig(
+                num_workers=shared.slot.num_workers,
+                use_gpu=shared.slot.gpus > 0,
+                resources_per_worker=shared.slot.worker_resources,
+                label_selector=dict(shared.slot.node_labels) or None,  # type: ignore[call-arg]  # known to Train's v2
+            ),
+            run_config=RunConfig(
+                name=f"group-{ray.get_runtime_context().get_actor_id()}",
+                storage_path=shared.experiment.ray_location,
+            ),
+        )
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._fit, name="worker-group", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def run(self, assignment: Assignment, report: Callable[[dict[str, Any]], None]) -> None:
+        """Has the workers train, and reports each epoch; what ``report`` raises ends the trial, not the group.
+
+        Raises:
+            WorkerGroupError: a worker died or raised something; the group has ended.
+        """
+        ray.get(self._mailbox.assign.remote(assignment))
+        try:
+            while (message := self._take()) is not None:
+                report(message)
+                self._mailbox.grant.remote()
+        except BaseException:
+            self._mailbox.stop.remote()
+            raise
+
+    def _take(self) -> dict[str, Any] | None:
+        taken = self._mailbox.take.remote()
+        while not ray.wait([taken], timeout=_SECONDS_BETWEEN_LOOKS)[0]:
+            if not self.is_alive:
+                raise self._error or RuntimeError("the worker group has ended")
+        message: dict[str, Any] | None = ray.get(taken)
+        return message
+
+    def _fit(self) -> None:
+        try:
+            self._trainer.fit()
+        except Exception as error:
+            self._error = error
+
+
+class _Trainer(TorchTrainer):
+    """Without the process that Ray Train starts with every group, which never ends and which asks the dashboard: a
+    placement group that a killed process leaves behind is the leak watch's."""
+
+    def _create_default_callbacks(self) -> list[Any]:
+        callbacks = super()._create_default_callbacks()  # type: ignore[misc]
+        return [callback for callback in callbacks if not isinstance(callback, PlacementGroupCleanerCallback)]
+
+
+def _serve(config: dict[str, Any]) -> None:
+    """What each worker does until its process is ended: one trial after the other."""
+    mailbox, shared = config["mailbox"], config["shared"]
+    is_first, turn = train.get_context().get_world_rank() == 0, 0
+    while True:
+        turn, assignment = ray.get(mailbox.next_assignment.remote(turn))
+        steps = itertools.count(1)
+
+        def report(message: dict[str, Any], turn: int = turn, steps: itertools.count[int] = steps) -> None:
+            if is_first:
+                mailbox.post.remote(turn, message)
+            if not ray.get(mailbox.may_go_on.remote(turn, next(steps))):
+                raise _StoppedError
+
+        try:
+            train_assignment(assignment, shared, report=report, is_first=is_first)
+        except _StoppedError:
+            continue
+        if is_first:
+            mailbox.post.remote(turn, None)
+
+
+class _StoppedError(Exception):
+    """The slot wants no more of this trial."""
