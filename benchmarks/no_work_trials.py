@@ -32,40 +32,50 @@ from search.study import SearchStudy
 from search.versions import collect_versions
 
 
-def ours(num_trials: int, folder: Path) -> float:
-    """Seconds per no-work trial of a search as `fmnist search run` does it; a warm-up search comes before."""
+def ours(num_trials: int, folder: Path, *, workers: int = 1) -> SearchStudy:
+    """A finished search of no-work trials, as `fmnist search run` does it."""
     images = load_images("synthetic", "train", root=folder, size=200)
-    data = split_training(images, validation_fraction=0.1, seed=0)
-    seconds = []
-    for name, count in (("warm-up", 4), ("measured", num_trials)):
-        raw = {
-            "dataset": "synthetic",
-            "space": {
-                "model": {"choice": ["customnet", "resnet18"]},
-                "lr": {"float": [1e-4, 1e-1], "log": True},
-                "dropout": {"float": [0.0, 0.7]},
-                "unfreeze": {"subset": ["layer3", "layer4"]},
-            },
-            "max_trials": count,
-            "max_epochs": 1,
-        }
-        config = parse_config(raw, where="benchmark")
-        experiment = new_experiment(name, directory=folder)
-        experiment.create()
-        study = SearchStudy.open(experiment, config)
-        slots = plan_slots(config, [local_resources()])
-        start_s = time.perf_counter()
-        run_trials(
-            experiment,
-            Prepared(config, data, {}, ()),
-            slots,
-            study=study,
-            progress=SilentProgress(),
-            make_training=NoWork,
-        )
-        seconds.append(time.perf_counter() - start_s)
-        assert study.is_finished()
-    return seconds[-1] / num_trials
+    raw = {
+        "dataset": "synthetic",
+        "space": {
+            "model": {"choice": ["customnet", "resnet18"]},
+            "lr": {"float": [1e-4, 1e-1], "log": True},
+            "dropout": {"float": [0.0, 0.7]},
+            "unfreeze": {"subset": ["layer3", "layer4"]},
+        },
+        "max_trials": num_trials,
+        "max_epochs": 1,
+        "workers_per_trial": workers,
+    }
+    config = parse_config(raw, where="benchmark")
+    experiment = new_experiment(folder.name, directory=folder.parent)
+    experiment.create()
+    study = SearchStudy.open(experiment, config)
+    run_trials(
+        experiment,
+        Prepared(config, split_training(images, validation_fraction=0.1, seed=0), {}, ()),
+        plan_slots(config, [local_resources()]),
+        study=study,
+        progress=SilentProgress(),
+        make_training=NoWork,
+    )
+    assert study.is_finished()
+    return study
+
+
+def measure(num_trials: int, folder: Path) -> float:
+    """Seconds per trial of a whole search, after a warm-up."""
+    folder.mkdir()
+    ours(4, folder / "warm-up")
+    start_s = time.perf_counter()
+    ours(num_trials, folder / "measured")
+    return (time.perf_counter() - start_s) / num_trials
+
+
+def seconds_after_first(study: SearchStudy) -> float:
+    """Seconds per trial from the end of the first one, for which the slot's worker group had to start."""
+    ended = sorted(trial.datetime_complete.timestamp() for trial in study.study.trials if trial.datetime_complete)
+    return (ended[-1] - ended[0]) / (len(ended) - 1)
 
 
 def documented_nesting(num_trials: int, folder: Path) -> float:
@@ -102,13 +112,15 @@ def main() -> None:
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     with tempfile.TemporaryDirectory() as name, local_ray(num_cpus=resources.cpus, num_gpus=resources.gpus):
         folder = Path(name)
-        runs = [ours(arguments.trials, folder / f"run-{repeat}") for repeat in range(3)]
+        runs = [measure(arguments.trials, folder / f"run-{repeat}") for repeat in range(3)]
+        of_groups = [seconds_after_first(ours(20, folder / f"groups-{repeat}", workers=2)) for repeat in range(3)]
         baseline = documented_nesting(arguments.baseline_trials, folder)
     ours_s = float(np.median(runs))
     result = {
         "seconds_per_trial": round(ours_s, 4),
         "seconds_per_trial_runs": [round(run, 4) for run in runs],
         "trials_per_run": arguments.trials,
+        "seconds_per_trial_of_two_workers_after_the_first": [round(run, 4) for run in of_groups],
         "documented_nesting_seconds_per_trial": round(baseline, 2),
         "times_faster": round(baseline / ours_s, 1),
         "cpus": resources.cpus,

@@ -7,24 +7,23 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from search.study import Assignment
-
 
 class Mailbox:
     """One trial at a time, called a turn. Its workers go on from step to step only when they all may.
 
-    An actor of Ray whose calls wait for each other on its event loop. A turn that has passed is as good as stopped.
+    An actor of Ray whose calls wait for each other on its event loop; what it passes on it does not look into. A turn
+    that has passed is as good as stopped.
     """
 
     def __init__(self) -> None:
         self._turn = 0
-        self._assignment: Assignment | None = None
+        self._assignment: dict[str, Any] = {}
         self._num_granted = 0
         self._is_stopped = True
         self._messages: deque[dict[str, Any] | None] = deque()
         self._changed = asyncio.Condition()
 
-    async def assign(self, assignment: Assignment) -> None:
+    async def assign(self, assignment: dict[str, Any]) -> None:
         """The slot has a trial for its workers."""
         async with self._changed:
             self._turn, self._assignment = self._turn + 1, assignment
@@ -32,7 +31,7 @@ class Mailbox:
             self._messages.clear()
             self._changed.notify_all()
 
-    async def next_assignment(self, after: int) -> tuple[int, Assignment | None]:
+    async def next_assignment(self, after: int) -> tuple[int, dict[str, Any]]:
         """A worker waits for the turn after the one it has had."""
         await self._wait_until(lambda: self._turn > after)
         return self._turn, self._assignment

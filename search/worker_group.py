@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import threading
@@ -61,7 +62,7 @@ class WorkerGroup:
         Raises:
             WorkerGroupError: a worker died or raised something; the group has ended.
         """
-        ray.get(self._mailbox.assign.remote(assignment))
+        ray.get(self._mailbox.assign.remote(dataclasses.asdict(assignment)))
         try:
             while (message := self._take()) is not None:
                 report(message)
@@ -109,7 +110,7 @@ def _serve(config: dict[str, Any]) -> None:
                 raise _StoppedError
 
         try:
-            train_assignment(assignment, shared, report=report, is_first=is_first)
+            train_assignment(Assignment(**assignment), shared, report=report, is_first=is_first)
         except _StoppedError:
             continue
         if is_first:

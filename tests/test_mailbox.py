@@ -5,9 +5,8 @@ from collections.abc import Awaitable
 from typing import Any
 
 from search.mailbox import Mailbox
-from search.study import Assignment
 
-FIRST, SECOND = Assignment(0, {"lr": 0.1}), Assignment(1, {"lr": 0.2})
+FIRST, SECOND = {"number": 0}, {"number": 1}
 
 
 async def waits(call: Awaitable[Any]) -> asyncio.Task[Any]:
