@@ -38,8 +38,9 @@ def predict(
 
     It is made grey (ITU-R 601) and, if its background is bright, inverted:
     the model knows bright garments on black. The background is the median of
-    the border, a 28th of the longer side wide, or white where more than half
-    of the border is transparent. Transparent parts become background.
+    the border, a 28th of the longer side wide. Transparent parts become
+    background; if half of the border is transparent, that is white, or black
+    for a garment that is nearly white itself.
 
     The picture is not cropped: its longer side is resized to 28 pixels by
     area, the shorter one is filled up with background on both sides.
