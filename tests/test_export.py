@@ -92,9 +92,18 @@ def test_every_network_runs_as_onnx_on_any_number_of_images(network: str, tmp_pa
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_every_network_runs_as_a_program_without_this_project(network: str, tmp_path: Path) -> None:
+def test_every_network_runs_as_a_program_on_any_number_of_images(network: str, tmp_path: Path) -> None:
     source, path = source_of(network), tmp_path / "model.pt2"
     assert export_model(source, "torch-export", output=path).max_difference < 1e-6
+    module = torch.export.load(path).module()
+    for number in (1, 7, 100):
+        found = module(torch.from_numpy(IMAGES[:number])).detach().numpy()
+        np.testing.assert_allclose(found, here(source)[:number], atol=1e-5)
+
+
+def test_a_program_runs_without_this_project(customnet: Source, tmp_path: Path) -> None:
+    path = tmp_path / "model.pt2"
+    export_model(customnet, "torch-export", output=path)
     script = """
 extra = {"fmnist.json": ""}
 module = torch.export.load(sys.argv[1], extra_files=extra).module()
@@ -102,7 +111,7 @@ print(json.dumps([extra, *(module(images[:number]).tolist() for number in (1, 7,
 """
     extra, *found = run_alone(script, path, tmp_path)
     for number, probabilities in zip((1, 7, 100), found, strict=True):
-        np.testing.assert_allclose(probabilities, here(source)[:number], atol=1e-5)
+        np.testing.assert_allclose(probabilities, here(customnet)[:number], atol=1e-5)
     assert json.loads(extra["fmnist.json"])["experiment"] == "mine"
 
 
@@ -115,6 +124,10 @@ def test_every_network_is_loaded_again_from_its_folder(network: str, tmp_path: P
     np.testing.assert_array_equal(
         predict_probabilities(model, IMAGES, normalisation=config.normalisation), here(source)
     )
+
+
+def test_the_folder_is_read_with_safetensors_alone(customnet: Source, tmp_path: Path) -> None:
+    export_model(customnet, "safetensors", output=tmp_path / "model")
     script = """
 from safetensors import safe_open
 with safe_open(sys.argv[1] + "/model.safetensors", "pt") as file:
@@ -123,7 +136,7 @@ with safe_open(sys.argv[1] + "/model.safetensors", "pt") as file:
 """
     metadata, sizes, raw = run_alone(script, tmp_path / "model", tmp_path)
     assert metadata["experiment"] == "mine"
-    assert sizes == {name: list(tensor.shape) for name, tensor in source.model.state_dict().items()}
+    assert sizes == {name: list(tensor.shape) for name, tensor in customnet.model.state_dict().items()}
     assert raw["class_names"] == list(CLASS_NAMES)
 
 
