@@ -62,14 +62,14 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
-def save_weights(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Writes a model's ``state_dict()`` as safetensors, with a hash of its tensors in the metadata.
+def save_weights(path: Path, state: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None) -> None:
+    """Writes a model's ``state_dict()`` as safetensors, with a hash of its tensors, and more, in the metadata.
 
     Raises:
         OSError: it cannot be written; what was there before still is.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    write_aside(path, safetensors.torch.save(tensors, metadata={_HASH: _hash_tensors(tensors)}))
+    write_aside(path, safetensors.torch.save(tensors, metadata={**(metadata or {}), _HASH: _hash_tensors(tensors)}))
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:

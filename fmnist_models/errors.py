@@ -30,6 +30,14 @@ class SavedModelError(UserError, ValueError):
     """The two files of a saved model are damaged or do not belong together."""
 
 
+class ImageError(UserError):
+    """A file is not an image that a garment can be read from."""
+
+
+class ExportError(UserError):
+    """A model cannot be exported, or what was exported does not predict as the model does."""
+
+
 def printable(text: str) -> str:
     """The text with everything that a terminal would obey rather than show written out, line breaks excepted."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)

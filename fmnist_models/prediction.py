@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +20,8 @@ class DeviceImages:
     """``images`` ``(N, 28, 28)`` uint8 and ``labels`` ``(N,)`` int64, one tensor each; a batch is an index."""
 
     def __init__(self, data: LabelledImages, device: torch.device) -> None:
-        with warnings.catch_warnings():
-            # Ray's shared arrays are read-only, and nothing here writes to them.
-            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            self.images = torch.from_numpy(data.images).to(device)
-            self.labels = torch.from_numpy(data.labels).to(device)
+        self.images = as_tensor(data.images).to(device)
+        self.labels = as_tensor(data.labels).to(device)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -51,3 +49,20 @@ def predict_scores(
         with autocast(precision, images.device):
             scores.append(model(normalise(part, normalisation).to(memory_format=layout)).float())
     return torch.cat(scores)
+
+
+def predict_probabilities(
+    model: nn.Module, images: npt.NDArray[np.uint8], *, normalisation: Normalisation
+) -> npt.NDArray[np.float32]:
+    """Class probabilities ``(N, 10)`` float32 of ``(N, 28, 28)`` images, by a model on the CPU."""
+    scores = predict_scores(model, as_tensor(images), normalisation=normalisation)
+    probabilities: npt.NDArray[np.float32] = scores.softmax(1).numpy()
+    return probabilities
+
+
+def as_tensor(array: npt.NDArray[Any]) -> Tensor:
+    """The array, not a copy, as a tensor that nobody writes to."""
+    with warnings.catch_warnings():
+        # Ray's shared arrays are read-only.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)

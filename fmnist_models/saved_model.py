@@ -14,11 +14,13 @@ from typing import Any
 
 from torch import nn
 
-from fmnist_models.checkpoint import load_weights
-from fmnist_models.data import Normalisation
+from fmnist_models.checkpoint import load_weights, save_weights
+from fmnist_models.data import CLASS_NAMES, Normalisation
 from fmnist_models.errors import CheckpointError, SavedModelError
-from fmnist_models.files import read_json
+from fmnist_models.files import read_json, write_aside
 from fmnist_models.networks import build_network
+
+_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,21 @@ class ModelConfig:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
 
+def save_model(folder: Path, model: nn.Module, config: ModelConfig, *, metadata: Mapping[str, str]) -> None:
+    """Writes the two files; ``metadata`` goes into that of the weights.
+
+    Raises:
+        OSError: one of them cannot be written.
+    """
+    save_weights(folder / _WEIGHTS, model.state_dict(), metadata=metadata)
+    write_aside(folder / _CONFIG, config.to_json())
+
+
+def is_saved_model(folder: Path) -> bool:
+    """Whether both files are there; says nothing about their contents."""
+    return all(os.path.isfile(folder / name) for name in (_WEIGHTS, _CONFIG))
+
+
 def load_model(folder: Path) -> tuple[nn.Module, ModelConfig]:
     """The model of a folder, in eval mode on the CPU, with its configuration.
 
@@ -43,7 +60,7 @@ def load_model(folder: Path) -> tuple[nn.Module, ModelConfig]:
         FileError: ``config.json`` cannot be read.
         SavedModelError: one of the two is damaged, or they do not belong together.
     """
-    path, weights = folder / "config.json", folder / "model.safetensors"
+    path, weights = folder / _CONFIG, folder / _WEIGHTS
     config = _parse_config(read_json(path), where=path)
     if not weights.exists():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(weights))
@@ -66,6 +83,7 @@ def _parse_config(raw: Any, *, where: Path) -> ModelConfig:
         mean, std = config.normalisation.mean, config.normalisation.std
         is_whole = (
             all(isinstance(text, str) for text in (config.network, config.dataset, *config.class_names))
+            and len(config.class_names) == len(CLASS_NAMES)
             and isinstance(config.hyperparameters, dict)
             and all(isinstance(number, (int, float)) and math.isfinite(number) for number in (mean, std))
             and std > 0

@@ -119,6 +119,11 @@ class Experiment:
         if self.store is not None:
             self.store.send(self.best_weights, self.best_config)
 
+    def fetch_best(self) -> None:
+        """Of an experiment on object storage, makes the copy of the best model current."""
+        if self.store is not None and not self._is_held():
+            self.store.fetch(self.best_weights.parent)
+
     def _is_held(self) -> bool:
         try:
             with self.lock.open("rb") as lock:

@@ -11,6 +11,7 @@ from search.cli.images import data_app
 from search.cli.jobs import jobs_app, submit
 from search.cli.reviewing import evaluate, trials
 from search.cli.searching import search_app
+from search.cli.winner import export, predict
 
 app = typer.Typer(
     name="fmnist",
@@ -22,6 +23,8 @@ app = typer.Typer(
 app.add_typer(search_app, name="search")
 app.command("trials")(trials)
 app.command("evaluate")(evaluate)
+app.command("predict")(predict)
+app.command("export")(export)
 app.add_typer(experiments_app, name="experiments")
 app.add_typer(data_app, name="data")
 app.add_typer(cluster_app, name="cluster")

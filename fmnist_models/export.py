@@ -1,0 +1,178 @@
+"""Models for use without this project: made, held against the model they came from, and only then put in place."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from fmnist_models.classifier import Classifier
+from fmnist_models.errors import ExportError
+from fmnist_models.files import write_aside
+from fmnist_models.onnx_file import check_onnx, make_onnx, run_onnx
+from fmnist_models.prediction import predict_probabilities
+from fmnist_models.program_file import make_program, run_program
+from fmnist_models.saved_model import ModelConfig, is_saved_model, load_model, save_model
+
+MAX_DIFFERENCE: Final = 1e-4
+
+
+@dataclass(frozen=True)
+class FileFormat:
+    """One file: ``make`` gives its content, ``run`` what it says of images; ``check`` that both can be done here."""
+
+    suffix: str
+    make: Callable[..., bytes]
+    run: Callable[[bytes, npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
+    check: Callable[[], None] = lambda: None
+
+
+FILE_FORMATS: Mapping[str, FileFormat] = {
+    "onnx": FileFormat(".onnx", make_onnx, run_onnx, check_onnx),
+    "torch-export": FileFormat(".pt2", make_program, run_program),
+}
+SAFETENSORS: Final = "safetensors"
+"""The one format that is a folder."""
+FORMATS = (*FILE_FORMATS, SAFETENSORS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """How the exported model's probabilities compare with those of the model itself, over all images and classes."""
+
+    num_images: int
+    num_other_classes: int
+    max_difference: float
+
+    @property
+    def is_close(self) -> bool:
+        return not self.num_other_classes and self.max_difference <= MAX_DIFFERENCE  # never so for NaN
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What is exported: a model, what belongs to it, where it came from, and images ``(N, 28, 28)`` to check it by."""
+
+    model: nn.Module
+    config: ModelConfig
+    provenance: Mapping[str, str]
+    images: npt.NDArray[np.uint8]
+
+
+def export_model(source: Source, format_name: str, *, output: Path) -> Agreement:
+    """Writes the model to the file ``output``, or the folder in case of ``safetensors``, if it predicts as it should.
+
+    An older export of that name is replaced, at once.
+
+    Raises:
+        ExportError: it cannot be exported, or differs by more than ``MAX_DIFFERENCE`` or in one class; or
+            ``output`` is something else. Nothing is left behind.
+        OSError: it cannot be written.
+    """
+    check_output(format_name, output)
+    if format_name == SAFETENSORS:
+        return _export_folder(source, output)
+    file_format = FILE_FORMATS[format_name]
+    classifier = Classifier(source.model, source.config.normalisation)
+    with _explained(format_name):
+        content = file_format.make(classifier, metadata={**_describe(source.config), **source.provenance})
+        exported = file_format.run(content, source.images)
+    agreement = _compare(source, exported, format_name)
+    write_aside(output, content)
+    return agreement
+
+
+def check_output(format_name: str, output: Path) -> None:
+    """Makes sure, before anything is computed, that what is to be made can be, and be put there.
+
+    Raises:
+        ExportError: it cannot.
+        ValueError: there is no such format.
+    """
+    if format_name not in FORMATS:
+        raise ValueError(f"there is no format {format_name!r}; valid: {', '.join(FORMATS)}")
+    if not output.parent.is_dir():
+        raise ExportError(f"{output} cannot be written: there is no folder {output.parent}")
+    if format_name in FILE_FORMATS:
+        if output.exists() and not output.is_file():
+            raise ExportError(f"{output} is no file; name another with --output")
+        FILE_FORMATS[format_name].check()
+    elif os.path.lexists(output) and (output.is_symlink() or not is_saved_model(output) or len(os.listdir(output)) > 2):
+        raise ExportError(f"{output} is there and holds something else than an exported model; name another --output")
+
+
+def _describe(config: ModelConfig) -> dict[str, str]:
+    """What whoever has nothing but the file must know."""
+    return {
+        "input": "images: uint8 (N, 28, 28), 0 is background, a bright garment on it",
+        "output": "probabilities: float32 (N, 10), in the order of class_names",
+        "class_names": json.dumps(config.class_names),
+        "dataset": config.dataset,
+        "network": config.network,
+        "hyperparameters": json.dumps(dict(config.hyperparameters)),
+        "normalisation": json.dumps({**dataclasses.asdict(config.normalisation), "where": "inside, of pixels / 255"}),
+    }
+
+
+def _export_folder(source: Source, output: Path) -> Agreement:
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.", suffix=".part") as temporary:
+        made, older = Path(temporary, "new"), Path(temporary, "old")
+        save_model(made, source.model, source.config, metadata=source.provenance)
+        model, config = load_model(made)
+        exported = predict_probabilities(model, source.images, normalisation=config.normalisation)
+        agreement = _compare(source, exported, SAFETENSORS)
+        if output.exists():
+            output.rename(older)
+        try:
+            made.rename(output)
+        except OSError:
+            if older.exists():
+                older.rename(output)
+            raise
+    return agreement
+
+
+def _compare(source: Source, exported: npt.NDArray[np.float32], format_name: str) -> Agreement:
+    own = predict_probabilities(source.model, source.images, normalisation=source.config.normalisation)
+    agreement = Agreement(
+        num_images=len(own),
+        num_other_classes=int((own.argmax(1) != exported.argmax(1)).sum()),
+        max_difference=float(np.abs(own - exported).max()),
+    )
+    if not agreement.is_close:
+        raise ExportError(
+            f"nothing was written, as the model in {format_name} differs from the one here: it gives "
+            f"{agreement.num_other_classes} of {agreement.num_images} test images another class, and probabilities "
+            f"that differ by up to {agreement.max_difference:.2g}; at most {MAX_DIFFERENCE:g} is expected"
+        )
+    return agreement
+
+
+@contextlib.contextmanager
+def _explained(format_name: str) -> Iterator[None]:
+    """Exporters warn of much that is right, and raise anything; whether all went well is seen by the predictions."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+            warnings.simplefilter("ignore")
+            yield
+    except (ExportError, MemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ExportError(f"the model cannot be exported as {format_name}: {reason}") from error
+    finally:
+        logging.disable(logging.NOTSET)

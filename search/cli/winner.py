@@ -1,0 +1,171 @@
+"""`fmnist predict` and `fmnist export`: using the model that won."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from search.cli.options import AsJson, DataDir, ExperimentsDir
+from search.cli.show import print_json, say
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fmnist_models.image_file import GarmentImage
+
+WinnerReference = Annotated[
+    str,
+    typer.Argument(
+        metavar="EXPERIMENT",
+        help="Name, path, s3:// or gs:// address; or a folder with a model.safetensors and its config.json.",
+    ),
+]
+
+
+def predict(
+    experiment: WinnerReference,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Files, each a picture of one garment.")],
+    top: Annotated[int, typer.Option(min=1, max=10, help="How many classes to show of each.")] = 3,
+    experiments_dir: ExperimentsDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what garments pictures show, with the best model of an experiment.
+
+    PNG, JPEG, GIF, WebP, BMP and TIFF files of up to 67 million pixels are
+    read, the first picture of each, turned as its EXIF orientation says.
+
+    It is made grey (ITU-R 601) and, if its background is bright, inverted:
+    the model knows bright garments on black. The background is the median of
+    the border, a 28th of the longer side wide. Transparent parts become
+    background; if half of the border is transparent, that is white, or black
+    for a garment that is nearly white itself.
+
+    The picture is not cropped: its longer side is resized to 28 pixels by
+    area, the shorter one is filled up with background on both sides.
+
+    If one of the files is no such picture, nothing is predicted.
+    """
+    import numpy as np
+    from rich.console import Console
+
+    from fmnist_models.prediction import predict_probabilities
+    from search.experiment import experiments_dir as resolve_experiments_dir
+    from search.winner import find_winner
+
+    garments = _read_all(images)
+    winner = find_winner(experiment, directory=resolve_experiments_dir(experiments_dir))
+    pixels = np.stack([garment.pixels for garment in garments])
+    probabilities = predict_probabilities(winner.model, pixels, normalisation=winner.config.normalisation)
+    rows = [
+        {
+            "image": str(path),
+            "width": garment.width,
+            "height": garment.height,
+            "inverted": garment.is_inverted,
+            "classes": [
+                {"class": winner.config.class_names[code], "probability": float(row[code])}
+                for code in np.argsort(-row, kind="stable")[:top]
+            ],
+        }
+        for path, garment, row in zip(images, garments, probabilities, strict=True)
+    ]
+    if as_json:
+        print_json({"experiment": winner.name, "dataset": winner.config.dataset, "predictions": rows})
+    else:
+        _print_predictions(rows, f"{winner.name}, {winner.config.network} on {winner.config.dataset}", Console())
+
+
+def export(
+    experiment: WinnerReference,
+    format_name: Annotated[
+        Literal["onnx", "torch-export", "safetensors"],
+        typer.Option("--format", help="onnx: a .onnx file; torch-export: a .pt2 file; safetensors: a folder."),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(help="File or folder to write [EXPERIMENT.onnx, .pt2 or -model here].", show_default=False),
+    ] = None,
+    data_dir: DataDir = None,
+    experiments_dir: ExperimentsDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the best model of an experiment so that it can be used without this project.
+
+    A file of onnx or torch-export takes `images`, uint8 (N, 28, 28), bright
+    garments on black, for any N, and gives `probabilities`, float32 (N, 10).
+    The normalisation is inside; class names, data set, trial and versions are
+    in its metadata. safetensors is a folder with weights and a config.json.
+
+    What was made is run on all test images of the experiment, and kept only
+    if it gives each of them the class that the model here does, and
+    probabilities that differ by at most 0.0001.
+
+    An older export of that name is replaced.
+    """
+    from rich.console import Console
+
+    from fmnist_models.data import data_root
+    from fmnist_models.export import Source, check_output, export_model
+    from search.experiment import experiments_dir as resolve_experiments_dir
+    from search.winner import find_winner
+
+    winner = find_winner(experiment, directory=resolve_experiments_dir(experiments_dir))
+    ending = {"onnx": ".onnx", "torch-export": ".pt2", "safetensors": "-model"}[format_name]
+    path = Path(winner.name + ending) if output is None else output
+    check_output(format_name, path)
+    source = Source(
+        model=winner.model,
+        config=winner.config,
+        provenance=winner.provenance(),
+        images=winner.test_images(data_root=data_root(data_dir)),
+    )
+    agreement = export_model(source, format_name, output=path)
+    if as_json:
+        print_json(
+            {
+                "experiment": winner.name,
+                "dataset": winner.config.dataset,
+                "format": format_name,
+                "output": str(path),
+                "num_images": agreement.num_images,
+                "num_other_classes": agreement.num_other_classes,
+                "max_difference": agreement.max_difference,
+            }
+        )
+        return
+    say(
+        f"{path}: the same class as here for all {agreement.num_images:,} {winner.config.dataset} test images, "
+        f"probabilities differ by {agreement.max_difference:.1g} at most",
+        Console(),
+    )
+
+
+def _read_all(paths: list[Path]) -> list[GarmentImage]:
+    from fmnist_models.errors import ImageError
+    from fmnist_models.image_file import read_garment
+
+    garments, problems = [], []
+    for path in paths:
+        try:
+            garments.append(read_garment(path))
+        except ImageError as error:
+            problems.append(str(error))
+    if problems:
+        raise ImageError("\n".join(problems))
+    return garments
+
+
+def _print_predictions(rows: list[dict[str, Any]], title: str, console: Console) -> None:
+    from rich.table import Table
+
+    from search.display import as_text
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(overflow="fold")
+    for row in rows:
+        shown = [f"{entry['class']} {entry['probability']:.1%}" for entry in row["classes"]]
+        table.add_row(as_text(row["image"]), *map(as_text, shown), "inverted" if row["inverted"] else "")
+    say(title, console, style="bold")
+    console.print(table)
