@@ -82,6 +82,7 @@ def spaces(draw: st.DrawFn) -> Space:
         for name, domain in domains(kind).items():
             if name not in chosen and draw(st.booleans()):
                 chosen[name] = draw(dimensions(domain))
+    for kind in kinds:  # when all is chosen that the networks share
         for name, condition in conditions(kind).items():
             for part in condition.parts():
                 other = chosen.get(part.other, Fixed(defaults(kind)[part.other]))
