@@ -32,7 +32,7 @@ class Interval:
 class Options:
     """One of a few values. With ``open_ended``, any other non-empty string too (a path, say); ``note`` says which."""
 
-    values: tuple[bool | str, ...]
+    values: tuple[bool | int | str, ...]
     open_ended: bool = False
     note: str = ""
 
@@ -66,17 +66,23 @@ Domain: TypeAlias = Interval | Options | StageSubset
 
 @dataclass(frozen=True)
 class Condition:
-    """The hyperparameter matters only while ``other`` has (``equals``) or has not (``not equals``) this value."""
+    """The hyperparameter matters only while ``other`` has (``equals``) or has not (``not equals``) this value, and
+    only while ``also`` holds, if given."""
 
     other: str
     value: Value
     equals: bool = True
+    also: Condition | None = None
 
     def holds(self, values: Mapping[str, Any]) -> bool:
-        return bool(values[self.other] == self.value) == self.equals
+        return all(bool(values[part.other] == part.value) == part.equals for part in self.parts())
+
+    def parts(self) -> tuple[Condition, ...]:
+        """The conditions on one hyperparameter each that hold together where this one does."""
+        return (dataclasses.replace(self, also=None), *(self.also.parts() if self.also else ()))
 
     def __str__(self) -> str:
-        return f"{self.other} {'is' if self.equals else 'is not'} {self.value}"
+        return " and ".join(f"{p.other} {'is' if p.equals else 'is not'} {p.value}" for p in self.parts())
 
 
 def hyperparameter(default: Any, domain: Domain, *, when: Condition | None = None) -> Any:

@@ -82,6 +82,20 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     return low, high
 
 
+def thresholded_micro(
+    labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float32], *, threshold: float = 0.5
+) -> tuple[float, float]:
+    """Precision and recall over all images and classes together, as Keras' ``Precision`` and ``Recall`` count them for
+    one-hot labels: a class is predicted where its probability is above ``threshold``, so an image may have none.
+
+    Args:
+        labels: ``(N,)`` int64. probabilities: ``(N, C)`` float32. threshold: 0…1.
+    """
+    predicted = probabilities > threshold
+    correct = int(predicted[np.arange(len(labels)), labels].sum())
+    return correct / max(int(predicted.sum()), 1), correct / len(labels)
+
+
 def _average(
     kind: str, labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], indices: list[int]
 ) -> ClassScores:

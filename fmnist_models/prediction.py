@@ -14,6 +14,7 @@ from fmnist_models.data import LabelledImages, Normalisation
 from fmnist_models.precision import autocast, memory_format
 
 _BATCH = 1000
+_LARGE_BATCH = 100  # of networks that enlarge their images, as 1,000 would take many GiB
 
 
 class DeviceImages:
@@ -45,7 +46,8 @@ def predict_scores(
     model.eval()
     layout = memory_format(precision)
     scores = []
-    for part in torch.split(images, _BATCH):
+    batch = _LARGE_BATCH if getattr(model, "input_size", 0) > images.shape[-1] else _BATCH
+    for part in torch.split(images, batch):
         with autocast(precision, images.device):
             scores.append(model(normalise(part, normalisation).to(memory_format=layout)).float())
     return torch.cat(scores)

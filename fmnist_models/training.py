@@ -20,13 +20,15 @@ from fmnist_models.augmentation import augment
 from fmnist_models.data import TrainingData
 from fmnist_models.epoch import Epoch
 from fmnist_models.freezing import freeze_stages, train_mode
-from fmnist_models.hyperparameters import Hyperparameters, domains
+from fmnist_models.hyperparameters import Hyperparameters, defaults, domains
 from fmnist_models.networks import get_network
 from fmnist_models.precision import PRECISIONS, autocast, memory_format, resolve_precision
 from fmnist_models.prediction import DeviceImages, normalise, predict_scores
 from fmnist_models.recipe import Recipe, build_optimizer, build_schedule
 from fmnist_models.seeds import derive_seed
 from fmnist_models.weights import apply_pretrained
+
+_HYPERPARAMETERS = "hyperparameters"
 
 
 class DivergedError(Exception):
@@ -72,6 +74,16 @@ class TrainingPlan:
         if network.stages is not None:
             freeze_stages(network, model, unfreeze=own.unfreeze)  # type: ignore[attr-defined]
         return model
+
+    def is_same(self, saved: Mapping[str, Any]) -> bool:
+        """Whether ``saved``, a plan as plain values, is this one, perhaps of a time when it had fewer hyperparameters:
+        those that it lacks had what is their default now."""
+        mine = dataclasses.asdict(self)
+        names = [name for name in mine if name != _HYPERPARAMETERS]
+        if any(saved.get(name) != mine[name] for name in names):
+            return False
+        default = defaults(get_network(self.network).hyperparameters) | defaults(Recipe)
+        return bool({**default, **saved.get(_HYPERPARAMETERS, {})} == {**default, **mine[_HYPERPARAMETERS]})
 
     def _split(self) -> tuple[Hyperparameters, Recipe]:
         own, rest = get_network(self.network).split(self.hyperparameters)
@@ -159,8 +171,10 @@ class Training:
             ValueError: ``state`` comes from a training with another plan.
         """
         mine, theirs = dataclasses.asdict(self.plan), state["plan"]
-        different = [f"{key} {theirs.get(key)!r}, not {mine[key]!r}" for key in mine if theirs.get(key) != mine[key]]
-        if different:
+        if not self.plan.is_same(theirs):
+            different = [
+                f"{key} {theirs.get(key)!r}, not {mine[key]!r}" for key in mine if theirs.get(key) != mine[key]
+            ]
             raise ValueError(f"the checkpoint belongs to another training: {'; '.join(different)}")
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])

@@ -61,10 +61,11 @@ def apply_pretrained(model: nn.Module, state: Mapping[str, Tensor], *, stem_init
     """Copies RGB weights ``state`` into a grey ten-class ResNet-18; the classifier keeps its fresh weights.
 
     ``stem_init``: ``random`` keeps the fresh first layer (the paper's way); ``sum`` sums the pretrained filters over
-    the three colours, which answers a grey image as the original answers the same image in RGB.
+    the three colours, which answers a grey image as the original answers the same image in RGB. A first layer of
+    another size than the pretrained one is always fresh.
     """
     fitted = {name: tensor for name, tensor in state.items() if name not in _CLASSIFIER and name != _FIRST}
-    if stem_init == "sum":
+    if stem_init == "sum" and model.get_parameter(_FIRST).shape[2:] == state[_FIRST].shape[2:]:
         fitted[_FIRST] = state[_FIRST].sum(dim=1, keepdim=True)
     model.load_state_dict(fitted, strict=False)
 

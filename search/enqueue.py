@@ -60,16 +60,19 @@ def _find_unused(raw: Mapping[str, Any], space: Space, network: Network) -> str 
     """What is wrong with the first hyperparameter that a trial of this network would certainly not use, if any."""
     used = {MODEL}
     for kind in (network.hyperparameters, Recipe):
-        used |= set(defaults(kind))
+        used |= {name for name in defaults(kind) if space.decides(name, kind)}
         for name, condition in conditions(kind).items():
-            if name in raw and not _can_hold(condition, raw, space, default=defaults(kind)[condition.other]):
+            if name in raw and not _can_hold(condition, raw, space, default=defaults(kind)):
                 return f"{name}: it would be ignored, as it matters only where {condition}"
     unused = [name for name in raw if name not in used]
     valid = ", ".join(name for name in space.dimensions if name in used)
     return f"{unused[0]}: {network.title} would ignore it; valid: {valid}" if unused else None
 
 
-def _can_hold(condition: Condition, raw: Mapping[str, Any], space: Space, *, default: Any) -> bool:
-    name = condition.other
-    values = (raw[name],) if name in raw else space.dimensions.get(name, Fixed(default)).values()
-    return any(condition.holds({name: value}) for value in values)
+def _can_hold(condition: Condition, raw: Mapping[str, Any], space: Space, *, default: Mapping[str, Any]) -> bool:
+    for part in condition.parts():
+        name = part.other
+        values = (raw[name],) if name in raw else space.dimensions.get(name, Fixed(default[name])).values()
+        if not any(part.holds({name: value}) for value in values):
+            return False
+    return True

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fmnist_models.freezing import trained_stages
-from fmnist_models.hyperparameters import Condition, Interval, Options, StageSubset, conditions, defaults, domains
+from fmnist_models.hyperparameters import (
+    Condition,
+    Hyperparameters,
+    Interval,
+    Options,
+    StageSubset,
+    conditions,
+    defaults,
+    domains,
+)
 from fmnist_models.networks import NETWORKS, Network
 from fmnist_models.recipe import Recipe
 from search.dimensions import Choice, Dimension, Fixed, FloatRange, IntRange, Subset
@@ -56,7 +65,7 @@ class Space:
         for kind in (network.hyperparameters, Recipe):
             when = conditions(kind)
             for name, default in defaults(kind).items():
-                if name in self.dimensions and (name not in when or when[name].holds(values)):
+                if self.decides(name, kind) and (name not in when or when[name].holds(values)):
                     values[name] = self.dimensions[name].suggest(trial, name)
                 else:
                     values[name] = default
@@ -64,8 +73,20 @@ class Space:
             values["unfreeze"] = trained_stages(network, values["unfreeze"])
         return values
 
+    def decides(self, name: str, kind: type[Hyperparameters]) -> bool:
+        """Whether the space, rather than the default, decides this hyperparameter of ``kind``.
+
+        Stages are decided for the networks that have all of those named; any other network of the search has its
+        default, as it has where it knows no stages at all.
+        """
+        domain, dimension = domains(kind)[name], self.dimensions.get(name)
+        if dimension is None or not isinstance(domain, StageSubset):
+            return dimension is not None
+        return all(domain.contains(value) for value in dimension.values())
+
     def _check(self, name: str, dimension: Dimension) -> None:
         owners = [n for n in self.networks if name in domains(n.hyperparameters)]
+        owners = [n for n in owners if self.decides(name, n.hyperparameters)] or owners
         kinds = [n.hyperparameters for n in owners] or ([Recipe] if name in domains(Recipe) else [])
         if not kinds:
             known = sorted(
@@ -81,8 +102,11 @@ class Space:
                 raise ConfigError(f"space.{name}: it would be ignored, as it matters only where {condition}")
 
     def _can_hold(self, condition: Condition, default: Mapping[str, Any]) -> bool:
-        dimension = self.dimensions.get(condition.other, Fixed(default[condition.other]))
-        return any(condition.holds({condition.other: value}) for value in dimension.values())
+        for part in condition.parts():
+            dimension = self.dimensions.get(part.other, Fixed(default[part.other]))
+            if not any(part.holds({part.other: value}) for value in dimension.values()):
+                return False
+        return True
 
 
 def _check_domain(name: str, dimension: Dimension, domain: Interval | Options | StageSubset) -> None:

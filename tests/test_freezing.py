@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from fmnist_models.data import TrainingData
 from fmnist_models.freezing import freeze_stages, train_mode, trained_stages
-from fmnist_models.networks import build_network, get_network
-from fmnist_models.networks.resnet18 import STAGES
+from fmnist_models.networks import NETWORKS, build_network, get_network
+from fmnist_models.networks.residual import STAGES
 from fmnist_models.recipe import build_optimizer
 from fmnist_models.training import Training, TrainingPlan
 
@@ -52,6 +52,33 @@ def test_exactly_the_unfrozen_stages_and_the_classifier_change(
     # Weights and, for BatchNorm, running_mean, running_var and num_batches_tracked.
     changed = {name for name in after if not torch.equal(before[name], after[name])}
     assert changed == {name for name in after if stage_of(name) in {*unfreeze, "fc"}}
+
+
+@pytest.mark.parametrize("name", [name for name, network in NETWORKS.items() if network.stages])
+@pytest.mark.parametrize("position", [None, 0, -2], ids=["none", "first", "last but fc"])
+def test_in_every_network_only_the_unfrozen_stage_and_the_classifier_change(
+    name: str, position: int | None, few_images: TrainingData
+) -> None:
+    network = NETWORKS[name]
+    unfreeze = () if position is None else (network.stage_names[position],)
+    hyperparameters = {"unfreeze": unfreeze, "lr": 0.001, "batch_size": 32, "dropout": 0.0}
+    training_plan = TrainingPlan(network=name, hyperparameters=hyperparameters, num_epochs=1, seed=0, precision="fp32")
+    images = TrainingData(few_images.train.first(32), few_images.validation, few_images.normalisation)
+    training = Training(training_plan, images, device=torch.device("cpu"))
+    before = {key: tensor.clone() for key, tensor in training.model.state_dict().items()}
+    list(training.epochs())
+    assert network.stages is not None
+    trained = {
+        id(tensor)
+        for stage, modules in network.stages(training.model).items()
+        for module in modules
+        for tensor in (*module.parameters(), *module.buffers())
+        if stage in (*unfreeze, "fc")
+    }
+    named = {**dict(training.model.named_parameters()), **dict(training.model.named_buffers())}
+    assert {key for key, tensor in named.items() if not torch.equal(tensor, before[key])} == {
+        key for key, tensor in named.items() if id(tensor) in trained
+    }
 
 
 def test_requires_grad_is_that_of_the_subset_for_every_subset(model: nn.Module) -> None:

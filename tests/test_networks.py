@@ -7,11 +7,17 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fmnist_models.data import TrainingData
 from fmnist_models.networks import NETWORKS, build_network, get_network
+from fmnist_models.networks.enlarging import enlarge
+from fmnist_models.seeds import derive_seed
 from fmnist_models.synthetic import draw_garments
-from fmnist_models.training import TrainingPlan
+from fmnist_models.training import Training, TrainingPlan
 
 EVERY_NETWORK = pytest.mark.parametrize("name", NETWORKS)
+RESIDUAL = pytest.mark.parametrize("name", ["resnet18", "resnet34"])
+NUM_DROPOUTS = dict.fromkeys(NETWORKS, 1) | {"alexnet11": 2}
+LEARNING_RATES = {"alexnet11": 3e-4}  # without normalisation it bears no more
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +59,13 @@ def test_gradients_reach_all_that_trains(name: str, batch: tuple[Tensor, Tensor]
 @EVERY_NETWORK
 def test_one_batch_is_learned_by_heart(name: str, batch: tuple[Tensor, Tensor]) -> None:
     model = plan(name, dropout=0.0).build(None)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATES.get(name, 2e-3))
+    count = 4 if name == "alexnet11" else 16  # 30 million parameters take their time
+    images, labels = batch[0][:count], batch[1][:count]
 
     def losses() -> Iterator[float]:
-        for _ in range(60):
-            loss = functional.cross_entropy(model(batch[0]), batch[1])
+        for _ in range(150):
+            loss = functional.cross_entropy(model(images), labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -91,22 +99,25 @@ def test_dropout_drops_as_many_activations_as_asked(
 ) -> None:
     model = build_network(name, {"dropout": probability})
     dropouts = [module for module in model.modules() if isinstance(module, nn.Dropout)]
-    assert len(dropouts) == 1
+    assert len(dropouts) == NUM_DROPOUTS[name]
     sizes: list[int] = []
-    handle = dropouts[0].register_forward_hook(lambda _module, _inputs, output: sizes.append(output.numel()))
-    model(batch[0])
-    handle.remove()
-    assert sizes == [32 * model.fc.in_features]  # in the way of the scores, before the classifier
+    for dropout in dropouts:
+        dropout.register_forward_hook(lambda _module, _inputs, output: sizes.append(output.numel()))
+    model(batch[0][:4])
+    fc = model.get_submodule("fc")
+    assert isinstance(fc, nn.Linear)
+    assert sizes == [4 * fc.in_features] * len(dropouts)  # in the way of the scores, before the classifier
     torch.manual_seed(0)
-    assert (dropouts[0](torch.ones(100_000)) == 0).float().mean() == pytest.approx(probability, abs=0.01)
+    for dropout in dropouts:
+        assert (dropout(torch.ones(100_000)) == 0).float().mean() == pytest.approx(probability, abs=0.01)
 
 
 @EVERY_NETWORK
 def test_dropout_rests_when_predicting(name: str, batch: tuple[Tensor, Tensor]) -> None:
-    model = build_network(name, {"dropout": 0.5})
-    assert not torch.equal(model(batch[0]), model(batch[0]))
+    model, images = build_network(name, {"dropout": 0.5}), batch[0][:4]
+    assert not torch.equal(model(images), model(images))
     model.eval()
-    assert torch.equal(model(batch[0]), model(batch[0]))
+    assert torch.equal(model(images), model(images))
 
 
 @EVERY_NETWORK
@@ -142,7 +153,9 @@ def test_an_unknown_hyperparameter_is_refused_with_all_that_are_valid(name: str)
 
 
 def test_an_unknown_network_is_refused_with_those_there_are() -> None:
-    with pytest.raises(ValueError, match="no network 'vgg'; valid: customnet, resnet18"):
+    with pytest.raises(
+        ValueError, match="no network 'vgg'; valid: customnet, resnet18, resnet34, lenet5, alexnet11, lstm"
+    ):
         plan("vgg")
 
 
@@ -154,7 +167,8 @@ def test_stages_hold_every_parameter_exactly_once(name: str) -> None:
     assert tuple(stages) == network.stage_names
     held = [id(p) for modules in stages.values() for module in modules for p in module.parameters()]
     assert sorted(held) == sorted(id(p) for p in model.parameters())
-    scores = next(reversed(stages.values()))[-1]
+    assert network.stage_names[-1] == "fc"  # as the tables of trials take it to be
+    scores = stages["fc"][-1]
     assert isinstance(scores, nn.Linear)
     assert scores.out_features == 10
 
@@ -162,14 +176,159 @@ def test_stages_hold_every_parameter_exactly_once(name: str) -> None:
 # What each network is
 
 
-@pytest.mark.parametrize(("name", "count"), [("customnet", 155_850), ("resnet18", 11_175_370)])
-def test_number_of_parameters(name: str, count: int) -> None:
-    assert sum(parameter.numel() for parameter in build_network(name, {}).parameters()) == count
+@pytest.mark.parametrize(
+    ("name", "hyperparameters", "count"),
+    [
+        ("customnet", {}, 155_850),
+        ("resnet18", {}, 11_175_370),
+        ("resnet18", {"input_size": 227}, 11_175_370),
+        ("resnet18", {"stem": "small"}, 11_172_810),
+        ("resnet34", {}, 21_283_530),
+        ("resnet34", {"input_size": 227}, 21_283_530),
+        ("resnet34", {"stem": "small"}, 21_280_970),
+        ("lenet5", {}, 61_706),
+        ("alexnet11", {}, 29_583_562),
+        ("alexnet11", {"input_size": 227}, 58_299_082),
+        ("lstm", {}, 24_842),
+    ],
+)
+def test_number_of_parameters(name: str, hyperparameters: dict[str, Any], count: int) -> None:
+    with torch.device("meta"):
+        model = build_network(name, hyperparameters)
+    assert sum(parameter.numel() for parameter in model.parameters()) == count
 
 
-def test_customnet_drops_half_by_default_and_resnet18_nothing() -> None:
+def test_only_networks_whose_authors_dropped_activations_do_so_by_default() -> None:
     drops = {name: [m.p for m in build_network(name, {}).modules() if isinstance(m, nn.Dropout)] for name in NETWORKS}
-    assert drops == {"customnet": [0.5], "resnet18": [0.0]}
+    none = {name: [0.0] for name in ("resnet18", "resnet34", "lenet5", "lstm")}
+    assert drops == {"customnet": [0.5], "alexnet11": [0.5, 0.5], **none}
+
+
+@pytest.mark.parametrize(
+    ("name", "stages"),
+    [
+        ("customnet", ()),
+        ("resnet18", ("stem", "layer1", "layer2", "layer3", "layer4", "fc")),
+        ("resnet34", ("stem", "layer1", "layer2", "layer3", "layer4", "fc")),
+        ("lenet5", ("c1", "c3", "c5", "f6", "fc")),
+        ("alexnet11", ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc")),
+        ("lstm", ("lstm", "fc")),
+    ],
+)
+def test_stages_are_those_documented(name: str, stages: tuple[str, ...]) -> None:
+    assert get_network(name).stage_names == stages
+
+
+def shapes(name: str, hyperparameters: dict[str, Any], stages: tuple[str, ...]) -> list[tuple[int, ...]]:
+    """What each of the modules gives for two images, without the images."""
+    model, found = build_network(name, hyperparameters), list[tuple[int, ...]]()
+    for stage in stages:
+        model.get_submodule(stage).register_forward_hook(lambda _m, _i, output: found.append(tuple(output.shape[1:])))
+    model.eval()(torch.zeros(2, 1, 28, 28))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "hyperparameters", "modules", "expected"),
+    [
+        ("lenet5", {}, ("c1", "c3", "c5", "f6"), [(6, 14, 14), (16, 5, 5), (120,), (84,)]),
+        (
+            "alexnet11",
+            {"input_size": 227},
+            ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7"),
+            [(96, 27, 27), (256, 13, 13), (384, 13, 13), (384, 13, 13), (256 * 6 * 6,), (4096,), (4096,)],
+        ),
+        (
+            "alexnet11",
+            {"input_size": 28},
+            ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7"),
+            [(96, 14, 14), (256, 7, 7), (384, 7, 7), (384, 7, 7), (256 * 3 * 3,), (4096,), (4096,)],
+        ),
+        ("lstm", {}, ("norm",), [(64,)]),
+        *(
+            (name, hyperparameters, ("maxpool", "layer1", "layer2", "layer3", "layer4"), expected)
+            for name in ("resnet18", "resnet34")
+            for hyperparameters, expected in [
+                ({}, [(64, 7, 7), (64, 7, 7), (128, 4, 4), (256, 2, 2), (512, 1, 1)]),
+                ({"stem": "small"}, [(64, 28, 28), (64, 28, 28), (128, 14, 14), (256, 7, 7), (512, 4, 4)]),
+                ({"input_size": 227}, [(64, 57, 57), (64, 57, 57), (128, 29, 29), (256, 15, 15), (512, 8, 8)]),
+            ]
+        ),
+    ],
+)
+def test_layers_give_the_documented_shapes(
+    name: str, hyperparameters: dict[str, Any], modules: tuple[str, ...], expected: list[tuple[int, ...]]
+) -> None:
+    assert shapes(name, hyperparameters, modules) == expected
+
+
+def test_a_small_stem_learns_one_batch_by_heart_too(batch: tuple[Tensor, Tensor]) -> None:
+    model = plan("resnet18", stem="small").build(None)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for _ in range(10):
+        loss = functional.cross_entropy(model(batch[0][:4]), batch[1][:4])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.1
+
+
+@RESIDUAL
+def test_on_large_images_there_is_no_small_stem(name: str) -> None:
+    first = build_network(name, {"stem": "small", "input_size": 227}).get_submodule("conv1")
+    assert isinstance(first, nn.Conv2d)
+    assert first.kernel_size == (7, 7)
+
+
+def test_resnet18_has_the_weights_that_it_always_had(batch: tuple[Tensor, Tensor]) -> None:
+    """Of the seed, as saved before there were other stems and sizes."""
+    model = plan("resnet18", seed=3).build(None)
+    torch.manual_seed(derive_seed(3, 0))
+    before = torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, [2, 2, 2, 2], num_classes=10)
+    before.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
+    nn.init.kaiming_normal_(before.conv1.weight, mode="fan_out", nonlinearity="relu")
+    expected = before.state_dict()
+    assert list(expected) == list(model.state_dict())
+    assert all(torch.equal(tensor, expected[key]) for key, tensor in model.state_dict().items())
+    assert torch.equal(model.eval()(batch[0]), before.eval()(batch[0]))
+
+
+def test_an_enlarged_image_shows_the_same() -> None:
+    images = torch.rand(3, 1, 28, 28)
+    assert enlarge(images, size=28) is images
+    large = enlarge(images, size=227)
+    assert large.shape == (3, 1, 227, 227)
+    assert torch.equal(enlarge(torch.full((1, 1, 28, 28), 0.25), size=227), torch.full((1, 1, 227, 227), 0.25))
+    centres = functional.interpolate(large, size=28, mode="nearest-exact")
+    assert (centres - images).abs().max() < 0.1
+
+
+def test_the_lstm_reads_rows_from_top_to_bottom() -> None:
+    model = build_network("lstm", {}).eval()
+    image = torch.rand(1, 1, 28, 28)
+    last = image.clone()
+    last[..., -1, :] = 0
+    first = image.clone()
+    first[..., 0, :] = 0
+    effect_of_last, effect_of_first = ((model(other) - model(image)).abs().max() for other in (last, first))
+    assert effect_of_last > effect_of_first > 0
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_lstm_trains_in_every_precision(precision: str, synthetic_data: TrainingData) -> None:
+    few = TrainingData(
+        synthetic_data.train.first(64), synthetic_data.validation.first(10), synthetic_data.normalisation
+    )
+    lstm = TrainingPlan(network="lstm", hyperparameters={}, num_epochs=1, seed=0, precision=precision)
+    [epoch] = Training(lstm, few, device=torch.device("cpu")).epochs()
+    assert 1 < epoch.train_loss < 4
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "alexnet11"])
+@pytest.mark.parametrize("value", [227.0, 32, "28", True])
+def test_only_two_sizes_of_images_are_valid(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match="input_size must be one of 28, 227"):
+        plan(name, input_size=value)
 
 
 def test_resnet18_is_torchvisions_but_for_its_first_layer() -> None:
@@ -199,6 +358,7 @@ def test_resnet18_answers_as_torchvisions_with_the_same_weights(batch: tuple[Ten
         ("weights", ""),
         ("weights", None),
         ("stem_init", "mean"),
+        ("stem", "tiny"),
     ],
 )
 def test_resnet18_refuses_values_outside_their_domain_by_name(hyperparameter: str, value: object) -> None:

@@ -16,6 +16,10 @@ from fmnist_models.training import Training, TrainingPlan
 CHOSEN: dict[str, dict[str, Any]] = {
     "customnet": {"dropout": 0.4},
     "resnet18": {"dropout": 0.1, "weights": "/gone/away.pth", "stem_init": "sum", "unfreeze": ["layer4"]},
+    "resnet34": {"dropout": 0.1, "unfreeze": ["stem", "layer1"]},
+    "lenet5": {"dropout": 0.1, "unfreeze": ["c1", "f6"]},
+    "alexnet11": {"input_size": 28, "unfreeze": ["fc7"]},
+    "lstm": {"unfreeze": ["lstm"]},
 }
 
 

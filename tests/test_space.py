@@ -82,10 +82,12 @@ def spaces(draw: st.DrawFn) -> Space:
         for name, domain in domains(kind).items():
             if name not in chosen and draw(st.booleans()):
                 chosen[name] = draw(dimensions(domain))
+    for kind in kinds:  # when all is chosen that the networks share
         for name, condition in conditions(kind).items():
-            other = chosen.get(condition.other, Fixed(defaults(kind)[condition.other]))
-            if name in chosen and not any(condition.holds({condition.other: value}) for value in other.values()):
-                del chosen[name]
+            for part in condition.parts():
+                other = chosen.get(part.other, Fixed(defaults(kind)[part.other]))
+                if name in chosen and not any(part.holds({part.other: value}) for value in other.values()):
+                    del chosen[name]
     return Space(chosen)
 
 
@@ -201,6 +203,63 @@ def test_what_only_some_trials_have_is_asked_of_those_alone() -> None:
     assert len(seen) == 6, "every combination must have been drawn"
 
 
+def test_one_search_ranges_over_every_network() -> None:
+    space = parse_space(
+        {
+            "model": {"choice": list(NETWORKS)},
+            "dropout": {"float": [0.0, 0.6]},
+            "input_size": {"choice": [28, 227]},
+            "stem": {"choice": ["original", "small"]},
+        }
+    )
+    seen = set()
+    for values, trial in draw_trials(space, num_trials=120):
+        expected = {"model", "dropout"}
+        expected |= {"input_size"} if values["model"] in ("resnet18", "resnet34", "alexnet11") else set()
+        expected |= {"stem"} if "stem" in values and values["input_size"] == 28 else set()
+        assert set(trial.params) == expected
+        if values.get("input_size") == 227 and "stem" in values:
+            assert values["stem"] == "original"
+        seen.add(values["model"])
+    assert seen == set(NETWORKS)
+
+
+@pytest.mark.parametrize(
+    ("unfreeze", "asked_of"),
+    [
+        ({"subset": ["layer3", "layer4"]}, {"resnet18", "resnet34"}),
+        ({"subset": ["c1", "c3"]}, {"lenet5"}),
+        ({"subset": ["conv1", "fc6"]}, {"alexnet11"}),
+        (["stem"], {"resnet18", "resnet34"}),
+        ([], {"resnet18", "resnet34", "lenet5", "alexnet11", "lstm"}),
+    ],
+    ids=str,
+)
+def test_stages_are_decided_for_the_networks_that_have_them_and_the_others_train_whole(
+    unfreeze: Any, asked_of: set[str]
+) -> None:
+    space = parse_space({"model": {"choice": list(NETWORKS)}, "unfreeze": unfreeze})
+    for values, trial in draw_trials(space, num_trials=60):
+        network = NETWORKS[values["model"]]
+        drawn = {name for name in trial.params if name.startswith("unfreeze.")}
+        if network.name in asked_of:
+            stages = unfreeze["subset"] if isinstance(unfreeze, dict) else []
+            assert drawn == {f"unfreeze.{stage}" for stage in stages}
+            expected = {stage for stage in stages if trial.params[f"unfreeze.{stage}"]}
+            assert set(values["unfreeze"]) == {*(expected if stages else unfreeze), "fc"}
+        else:
+            assert drawn == set()
+            assert values.get("unfreeze", ()) == network.stage_names
+
+
+def test_a_small_stem_is_never_summed() -> None:
+    space = {"model": "resnet18", "weights": "a.pth", "stem_init": {"choice": ["random", "sum"]}}
+    for values, trial in draw_trials(parse_space(space | {"stem": {"choice": ["original", "small"]}}), num_trials=30):
+        assert ("stem_init" in trial.params) == (values["stem"] == "original")
+    with pytest.raises(ConfigError, match=r"space\.stem_init: .* weights is not none and stem is original"):
+        parse_space(space | {"stem": "small"})
+
+
 def test_fixed_values_are_not_parameters_and_what_is_left_out_has_its_default() -> None:
     [(values, trial)] = draw_trials(parse_space({"model": "resnet18", "lr": 0.5, "unfreeze": []}), num_trials=1)
     assert trial.params == {}
@@ -288,6 +347,10 @@ def test_a_wrong_dimension_is_refused_with_key_value_and_what_is_valid(key: str,
         ({"stem_init": "sum"}, ["space.stem_init", "ignored", "weights is not none"]),
         ({"stem_init": "sum", "weights": "none"}, ["space.stem_init", "ignored", "weights is not none"]),
         ({"weights": {"choice": ["none", ""]}}, ["space.weights", "''", "path"]),
+        ({"input_size": 32}, ["space.input_size", "32", "28, 227"]),
+        ({"input_size": {"int": [28, 227]}}, ["space.input_size", "28 … 227", "one of 28, 227"]),
+        ({"input_size": 227, "stem": "small"}, ["space.stem", "ignored", "input_size is 28"]),
+        ({"model": {"choice": ["resnet18", "lenet5"]}, "unfreeze": ["layer4", "c1"]}, ["space.unfreeze", "c1"]),
     ],
     ids=str,
 )

@@ -16,6 +16,8 @@ from fmnist_models.checkpoint import load_checkpoint, save_checkpoint
 from fmnist_models.data import TrainingData, load_images, split_training
 from fmnist_models.errors import CheckpointError
 from fmnist_models.files import write_aside
+from fmnist_models.hyperparameters import defaults
+from fmnist_models.networks import get_network
 from fmnist_models.prediction import predict_scores
 from fmnist_models.recipe import Recipe, build_optimizer, build_schedule
 from fmnist_models.training import DivergedError, Training, TrainingPlan
@@ -87,6 +89,27 @@ def test_a_continued_training_ends_bit_for_bit_as_one_never_interrupted(
     continued.load_state_dict(load_checkpoint(tmp_path / "two.pt"))
     assert [epoch.epoch for epoch in continued.epochs()] == [3]
     assert outcome(continued) == outcome(straight)
+
+
+def test_a_checkpoint_of_before_there_were_sizes_and_stems_is_continued_with_their_defaults(
+    few_images: TrainingData,
+) -> None:
+    """As a search saved it: with every hyperparameter that the network had then."""
+    complete = defaults(get_network("resnet18").hyperparameters) | defaults(Recipe) | {"batch_size": 64}
+    old = {name: value for name, value in complete.items() if name not in ("input_size", "stem")}
+    straight = training(few_images, network="resnet18", num_epochs=2, **complete)
+    interrupted = training(few_images, network="resnet18", num_epochs=2, **old)
+    list(straight.epochs())
+    list(islice(interrupted.epochs(), 1))
+    state = interrupted.state_dict()
+    assert "stem" not in state["plan"]["hyperparameters"]
+    continued = training(few_images, network="resnet18", num_epochs=2, **complete)
+    continued.load_state_dict(state)
+    assert [epoch.epoch for epoch in continued.epochs()] == [2]
+    assert outcome(continued) == outcome(straight)
+    other = training(few_images, network="resnet18", num_epochs=2, **{**complete, "stem": "small"})
+    with pytest.raises(ValueError, match="belongs to another training"):
+        other.load_state_dict(state)
 
 
 def test_same_seed_trains_the_same_and_another_seed_differs(few_images: TrainingData) -> None:

@@ -284,6 +284,8 @@ def has_all(space: Space, values: dict[str, Any]) -> bool:
         for name, default in defaults(kind).items():
             condition = conditions(kind).get(name)
             is_asked = name in space.dimensions and (condition is None or condition.holds(values))
+            if is_asked and name == "unfreeze":
+                is_asked = {s for subset in space.dimensions[name].values() for s in subset} <= set(network.stage_names)
             if not (has(space.dimensions[name], values[name]) if is_asked else equal(values[name], default)):
                 return False
     return True

@@ -77,6 +77,20 @@ def test_a_random_stem_and_the_classifier_stay_fresh_and_all_else_is_pretrained(
         assert torch.equal(tensor, fresh[name] if kept else state[name]), name
 
 
+@pytest.mark.parametrize("stem_init", ["random", "sum"])
+def test_a_small_stem_stays_fresh_and_one_on_large_images_is_the_original(cifar_weights: Path, stem_init: str) -> None:
+    state = load_pretrained(str(cifar_weights))
+    assert state is not None
+    small, large = (build_network("resnet18", chosen) for chosen in ({"stem": "small"}, {"input_size": 227}))
+    fresh = small.get_parameter("conv1.weight").clone()
+    for model in (small, large):
+        apply_pretrained(model, state, stem_init=stem_init)
+        assert torch.equal(model.get_parameter("layer1.0.conv1.weight"), state["layer1.0.conv1.weight"])
+    assert torch.equal(small.get_parameter("conv1.weight"), fresh)
+    is_summed = torch.equal(large.get_parameter("conv1.weight"), state["conv1.weight"].sum(dim=1, keepdim=True))
+    assert is_summed == (stem_init == "sum")
+
+
 def test_the_users_home_is_found(cifar_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine.pth").symlink_to(cifar_weights.absolute())
     monkeypatch.setenv("HOME", str(tmp_path))

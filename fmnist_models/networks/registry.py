@@ -9,8 +9,10 @@ from typing import Any
 from torch import nn
 
 from fmnist_models.hyperparameters import Hyperparameters
+from fmnist_models.networks import alexnet11, lenet5, lstm, residual
 from fmnist_models.networks.customnet import CustomNetHyperparameters, build_customnet
-from fmnist_models.networks.resnet18 import STAGES, ResNet18Hyperparameters, build_resnet18, resnet18_stages
+from fmnist_models.networks.resnet18 import ResNet18Hyperparameters, build_resnet18
+from fmnist_models.networks.resnet34 import ResNet34Hyperparameters, build_resnet34
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +20,7 @@ class Network:
     """A network that can be built, searched and, where it has ``stages``, frozen in parts.
 
     ``build`` makes a module from checked hyperparameters; ``stages`` maps a module to its named parts, in the order
-    of the forward pass, the last one being the classifier that always trains.
+    of the forward pass, the last one being ``fc``, the classifier that always trains.
     """
 
     name: str
@@ -48,8 +50,40 @@ NETWORKS: Mapping[str, Network] = {
             title="ResNet-18",
             build=build_resnet18,
             hyperparameters=ResNet18Hyperparameters,
-            stage_names=STAGES,
-            stages=resnet18_stages,
+            stage_names=residual.STAGES,
+            stages=residual.residual_stages,
+        ),
+        Network(
+            name="resnet34",
+            title="ResNet-34",
+            build=build_resnet34,
+            hyperparameters=ResNet34Hyperparameters,
+            stage_names=residual.STAGES,
+            stages=residual.residual_stages,
+        ),
+        Network(
+            name="lenet5",
+            title="LeNet-5",
+            build=lenet5.build_lenet5,
+            hyperparameters=lenet5.LeNet5Hyperparameters,
+            stage_names=lenet5.STAGES,
+            stages=lenet5.lenet5_stages,
+        ),
+        Network(
+            name="alexnet11",
+            title="AlexNet-11",
+            build=alexnet11.build_alexnet11,
+            hyperparameters=alexnet11.AlexNet11Hyperparameters,
+            stage_names=alexnet11.STAGES,
+            stages=alexnet11.alexnet11_stages,
+        ),
+        Network(
+            name="lstm",
+            title="LSTM",
+            build=lstm.build_lstm,
+            hyperparameters=lstm.LstmHyperparameters,
+            stage_names=lstm.STAGES,
+            stages=lstm.lstm_stages,
         ),
     )
 }

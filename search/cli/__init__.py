@@ -9,6 +9,7 @@ from search.cli.exits import errors_told
 from search.cli.experiments import experiments_app
 from search.cli.images import data_app
 from search.cli.jobs import jobs_app, submit
+from search.cli.reproducing import reproduce
 from search.cli.reviewing import evaluate, trials
 from search.cli.searching import search_app
 from search.cli.winner import export, predict
@@ -25,6 +26,7 @@ app.command("trials")(trials)
 app.command("evaluate")(evaluate)
 app.command("predict")(predict)
 app.command("export")(export)
+app.command("reproduce")(reproduce)
 app.add_typer(experiments_app, name="experiments")
 app.add_typer(data_app, name="data")
 app.add_typer(cluster_app, name="cluster")

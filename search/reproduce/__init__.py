@@ -1,0 +1,1 @@
+"""Published tables, trained again under their own protocol and compared with what was published."""
