@@ -37,8 +37,9 @@ def main() -> None:
         make_study(Path(folder) / NAME, num_trials=arguments.trials, num_epochs=arguments.epochs)
         runs = [measure(folder, arguments.options) for _ in range(_NUM_RUNS)]
     wall_s, cpu_s, peak_mb = (statistics.median(figures) for figures in zip(*runs, strict=True))
+    command = " ".join(["fmnist trials", NAME, *arguments.options])
     print(
-        f"{arguments.trials:,} trials of {arguments.epochs} epochs, fmnist trials {' '.join([NAME, *arguments.options])}: "
+        f"{arguments.trials:,} trials of {arguments.epochs} epochs, {command}: "
         f"{wall_s:.2f} s ({cpu_s:.2f} s of processor time), {peak_mb:.0f} MB at most; median of {_NUM_RUNS}"
     )
 
@@ -64,14 +65,19 @@ def make_study(path: Path, *, num_trials: int, num_epochs: int) -> Experiment:
     experiment = Experiment(path)
     experiment.create()
     experiment.config.write_text(dump_yaml(config.model_dump()))
-    operations = [{"op_code": 0, "worker_id": "w", "study_name": NAME, "directions": [2]}]
     rng = random.Random(0)
-    for number in range(num_trials):
-        operations += _trial(number, config, rng)
-        experiment.trial(number).path.mkdir()
-        experiment.trial(number).epochs.write_text("epoch\n")
-    experiment.journal.write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in operations))
+    with experiment.journal.open("w") as journal:  # line by line: a child's peak memory counts that of its parent
+        print(_as_line({"op_code": 0, "worker_id": "w", "study_name": NAME, "directions": [2]}), file=journal)
+        for number in range(num_trials):
+            for operation in _trial(number, config, rng):
+                print(_as_line(operation), file=journal)
+            experiment.trial(number).path.mkdir()
+            experiment.trial(number).epochs.write_text("epoch\n")
     return experiment
+
+
+def _as_line(operation: dict[str, Any]) -> str:
+    return json.dumps(operation, separators=(",", ":"))
 
 
 def _trial(number: int, config: SearchConfig, rng: random.Random) -> list[dict[str, Any]]:

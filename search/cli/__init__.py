@@ -12,8 +12,9 @@ from search.cli.clusters import cluster_app
 from search.cli.experiments import experiments_app
 from search.cli.images import data_app
 from search.cli.jobs import jobs_app, submit
-from search.cli.reviewing import evaluate, trials
+from search.cli.reviewing import evaluate
 from search.cli.searching import search_app
+from search.cli.trials import trials_app
 
 app = typer.Typer(
     name="fmnist",
@@ -23,7 +24,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(search_app, name="search")
-app.command("trials")(trials)
+app.add_typer(trials_app, name="trials")
 app.command("evaluate")(evaluate)
 app.add_typer(experiments_app, name="experiments")
 app.add_typer(data_app, name="data")
