@@ -97,7 +97,7 @@ def read_listing(experiment: Experiment, question: Question) -> Listing:
     chosen = question.columns and [
         check_column(name.strip(), columns, aliases=aliases) for name in question.columns.split(",")
     ]
-    rows = [_row(trial, metric, dataset) for trial in trials if _state(trial) in wanted]
+    rows = [listing_row(trial, metric=metric, dataset=dataset) for trial in trials if _state(trial) in wanted]
     rows = [row for row in rows if all(_holds(condition, row) for condition in conditions)]
     rows = best_first(rows, metric) if question.sort is None else _sort(rows, question.sort, columns, aliases, metric)
     return Listing(
@@ -115,6 +115,17 @@ def read_listing(experiment: Experiment, question: Question) -> Listing:
     )
 
 
+def listing_row(trial: FrozenTrial, *, metric: str, dataset: str) -> Row:
+    """The trial as plain values: ``FIXED_COLUMNS``, ``curve`` among them as a list by epoch, and its parameters."""
+    row = trial_row(trial, metric=metric, dataset=dataset)
+    values = trial.intermediate_values
+    epochs = sorted(values)
+    row[CURVE] = [values[epoch] for epoch in epochs]
+    row["last_epoch"] = epochs[-1] if epochs else None
+    row["last_value"] = values[epochs[-1]] if epochs else None
+    return row
+
+
 def _check_states(states: Sequence[str] | None) -> Sequence[str]:
     unknown = [name for name in states or () if name not in _STATES]
     if unknown:
@@ -130,16 +141,6 @@ def _columns(trials: Sequence[FrozenTrial]) -> list[str]:
     drawn = dict.fromkeys(tuple(trial.params) for trial in trials)  # few, however many trials there are
     names = dict.fromkeys(name for params in drawn for name in compact_parameters(dict.fromkeys(params)))
     return [*_FIRST_COLUMNS, *(name for name in names if name not in FIXED_COLUMNS), *_LAST_COLUMNS]
-
-
-def _row(trial: FrozenTrial, metric: str, dataset: str) -> Row:
-    row = trial_row(trial, metric=metric, dataset=dataset)
-    values = trial.intermediate_values
-    epochs = sorted(values)
-    row[CURVE] = [values[epoch] for epoch in epochs]
-    row["last_epoch"] = epochs[-1] if epochs else None
-    row["last_value"] = values[epochs[-1]] if epochs else None
-    return row
 
 
 def _holds(condition: Condition, row: Row) -> bool:

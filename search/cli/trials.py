@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from search.cli.options import AsJson, ExperimentReference, ExperimentsDir
-from search.cli.show import find, say
+from search.cli.show import find, print_json, say
 
 if TYPE_CHECKING:
     from search.listing import Listing
@@ -84,6 +84,47 @@ def trials_list(
         states=None if all_states or not states else states, where=where or (), sort=sort, columns=columns, top=top
     )
     _write(read_listing(found, question), chosen, output)
+
+
+@trials_app.command("show")
+def trials_show(
+    experiment: ExperimentReference,
+    number: Annotated[int, typer.Argument(metavar="N", help="The trial's number.", show_default=False)],
+    experiments_dir: ExperimentsDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one trial: its parameters, learning curve, files, and the end of its log."""
+    from rich.console import Console
+
+    from search.trial_detail import read_details
+    from search.trial_detail_text import describe_trial
+
+    [detail] = read_details(find(experiment, experiments_dir), [number])
+    if as_json:
+        print_json(detail.to_dict())
+    else:
+        Console().print(describe_trial(detail), soft_wrap=True)
+
+
+@trials_app.command("diff")
+def trials_diff(
+    experiment: ExperimentReference,
+    first: Annotated[int, typer.Argument(metavar="A", help="A trial's number.", show_default=False)],
+    second: Annotated[int, typer.Argument(metavar="B", help="Another's.", show_default=False)],
+    experiments_dir: ExperimentsDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two trials: the parameters in which they differ, their values, and their curves side by side."""
+    from rich.console import Console
+
+    from search.trial_detail import differing, read_details
+    from search.trial_detail_text import describe_difference
+
+    a, b = read_details(find(experiment, experiments_dir), [first, second])
+    if as_json:
+        print_json({"differing": differing(a.parameters, b.parameters), "trials": [a.to_dict(), b.to_dict()]})
+    else:
+        Console().print(describe_difference(a, b), soft_wrap=True)
 
 
 def _check_format(name: str | None, as_json: bool, output: Path | None) -> str:
