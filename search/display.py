@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -13,6 +12,8 @@ from fmnist_models.errors import printable
 from search.results import COLUMNS, format_value
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from search.replay import Replay
 
 

@@ -15,3 +15,7 @@ class ExperimentError(UserError):
 
 class DatabaseError(ExperimentError):
     """The database that an experiment's study is in cannot be used, or nobody said that it may be."""
+
+
+class SelectionError(UserError, ValueError):
+    """What was asked for is not among the results that there are."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from fmnist_models.errors import UserError
 from search.errors import DatabaseError, ExperimentError
 from search.experiment import Experiment, locate_experiment
-from search.record import best_trial, read_study
+from search.record import best_trial, list_trials
 from search.results import read_settings
 from search.store import Store
 
@@ -151,7 +151,7 @@ def measure_folder(path: Path) -> tuple[int, datetime]:
 
 def _read_progress(experiment: Experiment) -> Progress:
     settings = read_settings(experiment)
-    trials = read_study(experiment).get_trials(deepcopy=False)
+    trials = list_trials(experiment)
     best = best_trial(trials, settings["metric"])
     num_ended = sum(trial.state.is_finished() for trial in trials)
     return Progress(

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from optuna.trial import FrozenTrial
 
 from fmnist_models.epoch import DIRECTIONS
 from search.errors import ExperimentError
 from search.experiment import Experiment
-from search.record import MESSAGE, REASON, STATE_NAMES, best_epoch, best_value, read_study
+from search.record import MESSAGE, REASON, STATE_NAMES, best_epoch, list_trials
 from search.yaml_file import read_yaml
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Row = dict[str, Any]
 
 _UNFREEZE = "unfreeze"
 _FIRST_COLUMNS = ("trial", "state", "value", "best_epoch", "epochs", "duration_s")
 _LAST_COLUMNS = ("reason", "message", "dataset")
+_ORDER = {state: rank for rank, state in enumerate(("complete", "pruned", "running", "waiting", "failed"))}
 _SETTINGS = {"metric": str, "dataset": str, "max_trials": int, "space": dict}
 COLUMNS = (*_FIRST_COLUMNS, *_LAST_COLUMNS)
 """The columns of every table of trials; the others are parameters."""
@@ -49,21 +54,27 @@ def read_trials(experiment: Experiment) -> pd.DataFrame:
         ConfigError: the configuration is missing or not YAML.
         ExperimentError: the configuration or the study is damaged.
     """
+    import pandas as pd  # takes longer than all the rest, and not every reader needs a data frame
+
     settings = read_settings(experiment)
-    metric, dataset = settings["metric"], settings["dataset"]
-    trials = read_study(experiment).get_trials(deepcopy=False)
-    rows = [_row(trial, metric, dataset) for trial in trials]
-    names = list(dict.fromkeys(name for row in rows for name in row if name not in COLUMNS))
-    table = pd.DataFrame(rows, columns=[*_FIRST_COLUMNS, *names, *_LAST_COLUMNS])
-    order = {state: rank for rank, state in enumerate(("complete", "pruned", "running", "waiting", "failed"))}
-    ascending = DIRECTIONS[metric] == "minimize"
-    return (
-        table.assign(_order=table["state"].map(order))
-        .sort_values(["_order", "value", "trial"], ascending=[True, ascending, True])
-        .drop(columns="_order")
-        .astype({"best_epoch": "Int64"})
-        .reset_index(drop=True)
+    metric = settings["metric"]
+    rows = best_first(
+        [trial_row(t, metric=metric, dataset=settings["dataset"]) for t in list_trials(experiment)], metric
     )
+    names = dict.fromkeys(name for row in rows for name in row if name not in COLUMNS)
+    table = pd.DataFrame(rows, columns=[*_FIRST_COLUMNS, *names, *_LAST_COLUMNS])
+    return table.astype({"best_epoch": "Int64"})
+
+
+def best_first(rows: Sequence[Row], metric: str) -> list[Row]:
+    """Rows of trials as they are shown: complete ones first, the best of each state before the others."""
+    sign = -1 if DIRECTIONS[metric] == "maximize" else 1
+
+    def key(row: Row) -> tuple[int, bool, float, int]:
+        value = row["value"]
+        return _ORDER[row["state"]], value is None, 0 if value is None else sign * value, row["trial"]
+
+    return sorted(rows, key=key)
 
 
 def compact_parameters(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,13 +98,15 @@ def format_value(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _row(trial: FrozenTrial, metric: str, dataset: str) -> dict[str, Any]:
+def trial_row(trial: FrozenTrial, *, metric: str, dataset: str) -> Row:
+    """The trial as plain values: ``COLUMNS`` and its parameters."""
+    best = best_epoch(trial, metric)
     return {
         **compact_parameters(trial.params),  # first, so that one of a strange name stands in for no other column
         "trial": trial.number,
         "state": STATE_NAMES[trial.state],
-        "value": best_value(trial, metric),
-        "best_epoch": best_epoch(trial, metric),
+        "value": None if best is None else trial.intermediate_values[best],
+        "best_epoch": best,
         "epochs": len(trial.intermediate_values),
         "duration_s": trial.duration.total_seconds() if trial.duration else None,
         "reason": trial.user_attrs.get(REASON),

@@ -273,7 +273,7 @@ def test_names_and_messages_are_shown_and_do_nothing(
         )),
         new_trial(state=3, value=None, user_attrs=notes),
     )  # fmt: skip
-    code, said = fmnist("trials", NAME)
+    code, said = fmnist("trials", NAME, "--all")
     assert code == 0
     if text.isprintable():
         assert f"{text}={text} model={text}" in said

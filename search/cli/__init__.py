@@ -10,8 +10,9 @@ from search.cli.experiments import experiments_app
 from search.cli.images import data_app
 from search.cli.jobs import jobs_app, submit
 from search.cli.reproducing import reproduce
-from search.cli.reviewing import evaluate, trials
+from search.cli.reviewing import evaluate
 from search.cli.searching import search_app
+from search.cli.trials import trials_app
 from search.cli.winner import export, predict
 
 app = typer.Typer(
@@ -22,7 +23,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(search_app, name="search")
-app.command("trials")(trials)
+app.add_typer(trials_app, name="trials")
 app.command("evaluate")(evaluate)
 app.command("predict")(predict)
 app.command("export")(export)

@@ -1,4 +1,4 @@
-"""`fmnist trials` and `fmnist evaluate`: what a search produced."""
+"""`fmnist evaluate`: what the test set says of a trial."""
 
 from __future__ import annotations
 
@@ -8,32 +8,6 @@ import typer
 
 from search.cli.options import AsJson, DataDir, ExperimentReference, ExperimentsDir
 from search.cli.show import find, print_evaluation, print_json
-
-
-def trials(experiment: ExperimentReference, experiments_dir: ExperimentsDir = None, as_json: AsJson = False) -> None:
-    """The trials of an experiment, best first; no cluster needed."""
-    from rich.console import Console
-
-    from search.display import plain_rows, trials_table
-    from search.fingerprint import fingerprint
-    from search.record import read_study
-    from search.results import read_settings, read_trials
-
-    found = find(experiment, experiments_dir)
-    settings, table = read_settings(found), read_trials(found)
-    if as_json:
-        print_json(
-            {
-                "experiment": found.name,
-                "dataset": settings["dataset"],
-                "metric": settings["metric"],
-                "fingerprint": fingerprint(read_study(found).get_trials(deepcopy=False)),
-                "trials": plain_rows(table),
-            }
-        )
-        return
-    title = f"{found.name} on {settings['dataset']}: {len(table)} of {settings['max_trials']} trials, best first"
-    Console().print(trials_table(table, title=title, metric=settings["metric"]))
 
 
 def evaluate(
