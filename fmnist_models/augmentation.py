@@ -11,6 +11,11 @@ _ERASED_AREA = (0.02, 0.33)  # share of the image, the range of Zhong et al. 202
 _ERASED_ASPECT = (0.3, 3.3)
 
 
+def changes_images(recipe: Recipe) -> bool:
+    """Whether ``augment`` does anything."""
+    return bool(recipe.flip or recipe.shift or recipe.erase)
+
+
 def augment(images: Tensor, recipe: Recipe) -> Tensor:
     """Flips, shifts and erases each of ``images`` ``(B, 28, 28)`` uint8 by itself, as the recipe says.
 

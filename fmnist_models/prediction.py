@@ -32,6 +32,10 @@ class DeviceImages:
         index = torch.from_numpy(indices).to(self.images.device)
         return self.images[index], self.labels[index]
 
+    def labels_of(self, indices: npt.NDArray[np.int64]) -> Tensor:
+        """Labels ``(B,)`` int64."""
+        return self.labels[torch.from_numpy(indices).to(self.labels.device)]
+
 
 def normalise(images: Tensor, by: Normalisation) -> Tensor:
     """``(B, 28, 28)`` uint8 to ``(B, 1, 28, 28)`` float32 with the training images' mean at 0 and deviation 1."""

@@ -10,15 +10,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from fmnist_models.augmentation import augment
+from fmnist_models.augmentation import augment, changes_images
 from fmnist_models.data import TrainingData
 from fmnist_models.epoch import Epoch
+from fmnist_models.feature_cache import FeatureCache
+from fmnist_models.features import Features, find_features
 from fmnist_models.freezing import freeze_stages, train_mode
 from fmnist_models.hyperparameters import Hyperparameters, defaults, domains
 from fmnist_models.networks import get_network
@@ -111,7 +114,9 @@ class Training:
         *,
         device: torch.device,
         pretrained: Mapping[str, Tensor] | None = None,
+        cache: FeatureCache | None = None,
     ) -> None:
+        """``cache``: where what frozen first stages make of the images is kept, if nothing happens to images before."""
         self.plan = plan
         self.history: list[Epoch] = []
         self._device = device
@@ -125,7 +130,9 @@ class Training:
         self._batches = _batches(len(data.train), self._recipe.batch_size, smallest=2 * self._world_size)
         self._optimizer = build_optimizer(self._recipe, self.model.parameters())
         self._schedule = build_schedule(self._recipe, self._optimizer, num_steps=len(self._batches) * plan.num_epochs)
-        self._forward: nn.Module = DistributedDataParallel(self.model) if self._world_size > 1 else self.model
+        self._features = None if cache is None else self._find_features(cache)
+        trained = self.model if self._features is None else self._features.rest
+        self._forward: nn.Module = DistributedDataParallel(trained) if self._world_size > 1 else trained
 
     def epochs(self) -> Iterator[Epoch]:
         """Trains on from where it stands to ``plan.num_epochs``, yielding each epoch when it is done.
@@ -189,10 +196,9 @@ class Training:
         for batch in self._batches:
             # Equal shares, as the mean over processes takes them to be; up to world_size - 1 images of each sit out.
             share = order[batch][self._rank :: self._world_size][: (batch.stop - batch.start) // self._world_size]
-            images, labels = self._train.take(share)
-            images = normalise(augment(images, self._recipe), self._normalisation)
+            inputs, labels = self._train_inputs(share)
             with autocast(self._precision, self._device):
-                scores = self._forward(images.to(memory_format=memory_format(self._precision)))
+                scores = self._forward(inputs)
                 loss = functional.cross_entropy(scores, labels, label_smoothing=self._recipe.label_smoothing)
             self._optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -209,10 +215,33 @@ class Training:
                 dist.broadcast(buffer, 0)
         share = np.arange(self._rank, len(self._validation), self._world_size)
         images, labels = self._validation.take(share)
-        scores = predict_scores(self.model, images, normalisation=self._normalisation, precision=self._precision)
+        if self._features is None:
+            scores = predict_scores(self.model, images, normalisation=self._normalisation, precision=self._precision)
+        else:
+            scores = self._features.predict_scores(share, precision=self._precision)
         loss = functional.cross_entropy(scores, labels, reduction="sum")
         return self._means(
             torch.stack([loss, (scores.argmax(1) == labels).sum(), torch.ones_like(labels).sum()]).double()
+        )
+
+    def _train_inputs(self, share: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """What the network, or the part of it that trains, is given, and labels."""
+        if self._features is not None:
+            return self._features.train[torch.from_numpy(share).to(self._device)], self._train.labels_of(share)
+        images, labels = self._train.take(share)
+        images = normalise(augment(images, self._recipe), self._normalisation)
+        return images.to(memory_format=memory_format(self._precision)), labels
+
+    def _find_features(self, cache: FeatureCache) -> Features | None:
+        if changes_images(self._recipe):
+            return None
+        return find_features(
+            cache,
+            network=get_network(self.plan.network),
+            model=self.model,
+            parts=(self._train.images, self._validation.images),
+            normalisation=self._normalisation,
+            precision=self._precision,
         )
 
     def _means(self, totals: Tensor) -> tuple[float, float]:

@@ -59,7 +59,8 @@ class SearchConfig(BaseModel):
     alone, and trained with deterministic algorithms. ``trial_timeout_s``: seconds after which a trial counts as hung.
     ``max_restarts``: how often a trial whose process or node died is restarted from its last epoch.
     ``keep_checkpoints``: how many of the best trials keep their weights. ``max_disk_gb``: what the experiment may take
-    on disk, in 10⁹ bytes. ``study_storage``: the address of the database that holds the study, in place of a file.
+    on disk, in 10⁹ bytes. ``feature_cache_gb``: what a machine keeps, in 10⁹ bytes, of what frozen stages make of the
+    images. ``study_storage``: the address of the database that holds the study, in place of a file.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
@@ -89,6 +90,7 @@ class SearchConfig(BaseModel):
     max_restarts: int = Field(default=2, ge=0, le=100, strict=True)
     keep_checkpoints: int = Field(default=3, ge=1, strict=True)
     max_disk_gb: float | None = Field(default=None, gt=0, strict=True)
+    feature_cache_gb: float = Field(default=2.0, ge=0, strict=True)
     study_storage: Annotated[str, Field(strict=True), AfterValidator(parse_address)] | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     seed: int = Field(default=0, ge=0, le=2**32 - 1, strict=True)

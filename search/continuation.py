@@ -31,11 +31,13 @@ _FREE = frozenset(
         "max_restarts",
         "keep_checkpoints",
         "max_disk_gb",
+        "feature_cache_gb",
     }
 )
 
-# A repeatable search draws trial k from the results up to k - max_concurrent_trials, and wants one kind of machine.
-_PARTS_OF_REPEATING = frozenset({"max_concurrent_trials", "accelerator_type", "node_labels"})
+# A repeatable search draws trial k from the results up to k - max_concurrent_trials, and wants one kind of machine and
+# of arithmetic.
+_PARTS_OF_REPEATING = frozenset({"max_concurrent_trials", "accelerator_type", "node_labels", "feature_cache_gb"})
 
 _MAX_WARM_START_BYTES = 4 * MAX_CHARS  # of UTF-8
 _NO_WARM_START = WarmStart(trials=(), num_skipped=0, source="", notes=())

@@ -66,6 +66,7 @@ def run_trials(
         precision=config.precision,
         deterministic=config.deterministic,
         timeout_s=config.trial_timeout_s,
+        feature_cache_bytes=int(config.feature_cache_gb * 1e9),
         make_training=make_training,
     )
     experiment.remove_ray_files()

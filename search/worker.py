@@ -18,6 +18,7 @@ from fmnist_models.checkpoint import load_checkpoint, save_checkpoint, save_weig
 from fmnist_models.data import TrainingData
 from fmnist_models.epoch import Epoch, is_better
 from fmnist_models.errors import CheckpointError
+from fmnist_models.feature_cache import FeatureCache, default_folder
 from fmnist_models.files import write_aside
 from fmnist_models.seeds import derive_seed
 from fmnist_models.training import DivergedError, Training, TrainingPlan
@@ -67,6 +68,7 @@ class Shared:
     precision: str
     deterministic: bool
     timeout_s: float | None
+    feature_cache_bytes: int = 0
     make_training: Callable[..., Trainable] = Training
 
 
@@ -112,6 +114,7 @@ def _make_training(assignment: Assignment, shared: Shared) -> Trainable:
         ray.get(shared.data),
         device=get_device() if shared.slot.gpus else torch.device("cpu"),
         pretrained=None if pretrained is None else ray.get(pretrained),
+        cache=FeatureCache(default_folder(), max_bytes=shared.feature_cache_bytes),
     )
 
 

@@ -4,6 +4,7 @@ and Figure 2), with its eleven layers in one column, as in Baker, "Exploring ima
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -80,3 +81,14 @@ def build_alexnet11(hyperparameters: Hyperparameters) -> AlexNet11:
 def alexnet11_stages(model: nn.Module) -> dict[str, tuple[nn.Module, ...]]:
     """Stage → its modules, which together hold every parameter."""
     return {stage: (model.get_submodule(stage),) for stage in STAGES}
+
+
+def alexnet11_steps(model: nn.Module) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Stage → what it does."""
+    assert isinstance(model, AlexNet11)
+
+    def first(x: Tensor) -> Tensor:
+        features: Tensor = model.conv1(enlarge(x, size=model.input_size))
+        return features
+
+    return {stage: first if stage == STAGES[0] else model.get_submodule(stage) for stage in STAGES}

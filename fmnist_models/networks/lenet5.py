@@ -4,6 +4,7 @@ of C3 connected to all of S2."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -52,3 +53,8 @@ def build_lenet5(hyperparameters: Hyperparameters) -> LeNet5:
 def lenet5_stages(model: nn.Module) -> dict[str, tuple[nn.Module, ...]]:
     """Stage → its modules, which together hold every parameter."""
     return {stage: (model.get_submodule(stage),) for stage in STAGES}
+
+
+def lenet5_steps(model: nn.Module) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Stage → what it does."""
+    return {stage: model.get_submodule(stage) for stage in STAGES}

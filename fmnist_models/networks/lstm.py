@@ -3,6 +3,7 @@ image row by row, as in Baker, "Exploring image classification with Fashion-MNIS
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -52,3 +53,19 @@ def lstm_stages(model: nn.Module) -> dict[str, tuple[nn.Module, ...]]:
     """Stage → its modules, which together hold every parameter."""
     assert isinstance(model, Lstm)
     return {"lstm": (model.lstm, model.norm), "fc": (model.fc,)}
+
+
+def lstm_steps(model: nn.Module) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Stage → what it does."""
+    assert isinstance(model, Lstm)
+
+    def read(x: Tensor) -> Tensor:
+        _, (last, _) = model.lstm(x.squeeze(1).contiguous())
+        state: Tensor = model.norm(last[0])
+        return state
+
+    def fc(x: Tensor) -> Tensor:
+        scores: Tensor = model.fc(model.dropout(x))
+        return scores
+
+    return {"lstm": read, "fc": fc}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from fmnist_models.hyperparameters import Hyperparameters
 from fmnist_models.networks import alexnet11, lenet5, lstm, residual
@@ -20,7 +20,8 @@ class Network:
     """A network that can be built, searched and, where it has ``stages``, frozen in parts.
 
     ``build`` makes a module from checked hyperparameters; ``stages`` maps a module to its named parts, in the order
-    of the forward pass, the last one being ``fc``, the classifier that always trains.
+    of the forward pass, the last one being ``fc``, the classifier that always trains. ``steps`` maps it to what each
+    stage does, one after the other: together the forward pass.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Network:
     hyperparameters: type[Hyperparameters]
     stage_names: tuple[str, ...] = ()
     stages: Callable[[nn.Module], dict[str, tuple[nn.Module, ...]]] | None = None
+    steps: Callable[[nn.Module], dict[str, Callable[[Tensor], Tensor]]] | None = None
 
     def split(self, values: Mapping[str, Any]) -> tuple[Hyperparameters, dict[str, Any]]:
         """This network's hyperparameters out of one flat set, and the rest of the set.
@@ -52,6 +54,7 @@ NETWORKS: Mapping[str, Network] = {
             hyperparameters=ResNet18Hyperparameters,
             stage_names=residual.STAGES,
             stages=residual.residual_stages,
+            steps=residual.residual_steps,
         ),
         Network(
             name="resnet34",
@@ -60,6 +63,7 @@ NETWORKS: Mapping[str, Network] = {
             hyperparameters=ResNet34Hyperparameters,
             stage_names=residual.STAGES,
             stages=residual.residual_stages,
+            steps=residual.residual_steps,
         ),
         Network(
             name="lenet5",
@@ -68,6 +72,7 @@ NETWORKS: Mapping[str, Network] = {
             hyperparameters=lenet5.LeNet5Hyperparameters,
             stage_names=lenet5.STAGES,
             stages=lenet5.lenet5_stages,
+            steps=lenet5.lenet5_steps,
         ),
         Network(
             name="alexnet11",
@@ -76,6 +81,7 @@ NETWORKS: Mapping[str, Network] = {
             hyperparameters=alexnet11.AlexNet11Hyperparameters,
             stage_names=alexnet11.STAGES,
             stages=alexnet11.alexnet11_stages,
+            steps=alexnet11.alexnet11_steps,
         ),
         Network(
             name="lstm",
@@ -84,6 +90,7 @@ NETWORKS: Mapping[str, Network] = {
             hyperparameters=lstm.LstmHyperparameters,
             stage_names=lstm.STAGES,
             stages=lstm.lstm_stages,
+            steps=lstm.lstm_steps,
         ),
     )
 }

@@ -3,7 +3,7 @@ Table 1), for grey images of 28 or 227 pixels."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
@@ -40,8 +40,9 @@ class GreyResNet(ResNet):  # type: ignore[misc]
         self.avgpool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Dropout(dropout))
 
     def forward(self, x: Tensor) -> Tensor:
-        scores: Tensor = super().forward(enlarge(x, size=self.input_size))
-        return scores
+        for step in residual_steps(self).values():
+            x = step(x)
+        return x
 
 
 def residual_stages(model: nn.Module) -> dict[str, tuple[nn.Module, ...]]:
@@ -55,3 +56,19 @@ def residual_stages(model: nn.Module) -> dict[str, tuple[nn.Module, ...]]:
         "layer4": (model.layer4,),
         "fc": (model.fc,),
     }
+
+
+def residual_steps(model: nn.Module) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Stage → what it does."""
+    assert isinstance(model, GreyResNet)
+
+    def stem(x: Tensor) -> Tensor:
+        features: Tensor = model.maxpool(model.relu(model.bn1(model.conv1(enlarge(x, size=model.input_size)))))
+        return features
+
+    def fc(x: Tensor) -> Tensor:
+        scores: Tensor = model.fc(model.avgpool(x).flatten(1))
+        return scores
+
+    layers = {"layer1": model.layer1, "layer2": model.layer2, "layer3": model.layer3, "layer4": model.layer4}
+    return {"stem": stem, **layers, "fc": fc}

@@ -1,0 +1,59 @@
+"""Seconds of a ResNet-18 trial of which only the last stages train, with the features of the others kept and without.
+
+Both in one process, one after the other. `python -m benchmarks.frozen_prefix`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fmnist_models.data import TrainingData, data_root, load_images, split_training
+from fmnist_models.feature_cache import FeatureCache
+from fmnist_models.training import Training, TrainingPlan
+from search.versions import collect_versions
+
+
+def seconds(unfreeze: tuple[str, ...], data: TrainingData, *, num_epochs: int, cache: FeatureCache | None) -> float:
+    plan = TrainingPlan(network="resnet18", hyperparameters={"unfreeze": unfreeze}, num_epochs=num_epochs, seed=0)
+    start_s = time.perf_counter()
+    list(Training(plan, data, device=torch.device("cpu"), cache=cache).epochs())
+    return time.perf_counter() - start_s
+
+
+def main() -> None:
+    """Prints medians, and how many times faster a trial is whose features other trials have computed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=5_000)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    images = load_images("fashion-mnist", "train", root=data_root(), size=arguments.images)
+    data = split_training(images, validation_fraction=0.1, seed=0)
+    result: dict[str, object] = {"images": arguments.images, "epochs": arguments.epochs, "repeats": arguments.repeats}
+    with tempfile.TemporaryDirectory() as folder:
+        for unfreeze in (("fc",), ("layer4", "fc")):
+            cache = FeatureCache(Path(folder), max_bytes=2 * 10**9)
+            first = seconds(unfreeze, data, num_epochs=arguments.epochs, cache=cache)
+            with_them, without = [], []
+            for _ in range(arguments.repeats):
+                with_them.append(seconds(unfreeze, data, num_epochs=arguments.epochs, cache=cache))
+                without.append(seconds(unfreeze, data, num_epochs=arguments.epochs, cache=None))
+            result["+".join(unfreeze)] = {
+                "first_s": round(first, 2),
+                "with_features_s": round(float(np.median(with_them)), 2),
+                "without_s": round(float(np.median(without)), 2),
+                "times_faster": round(float(np.median(without) / np.median(with_them)), 1),
+            }
+    print(json.dumps(result | {"versions": collect_versions()}, indent=2))
+
+
+if __name__ == "__main__":
+    main()

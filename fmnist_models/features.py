@@ -1,0 +1,90 @@
+"""The images of a training as its frozen first stages see them, so that these need not be run again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fmnist_models.data import Normalisation
+from fmnist_models.feature_cache import FeatureCache, feature_key
+from fmnist_models.networks import Network
+from fmnist_models.precision import autocast, memory_format
+from fmnist_models.prediction import normalise
+from fmnist_models.prefix import Chain, frozen_prefix, split_at
+
+_BATCH = 250
+
+
+@dataclass(frozen=True)
+class Features:
+    """``train`` and ``validation`` images after the frozen stages, ``(N, …)``; ``rest``: what comes after these."""
+
+    train: Tensor
+    validation: Tensor
+    rest: Chain
+
+    @torch.inference_mode()
+    def predict_scores(self, indices: npt.NDArray[np.int64], *, precision: str) -> Tensor:
+        """Class scores ``(B, 10)`` float32 before softmax, of those of the validation images."""
+        self.rest.eval()
+        scores = []
+        for part in torch.split(torch.from_numpy(indices).to(self.validation.device), _BATCH):
+            with autocast(precision, self.validation.device):
+                scores.append(self.rest(self.validation[part]).float())
+        return torch.cat(scores)
+
+
+def find_features(
+    cache: FeatureCache,
+    *,
+    network: Network,
+    model: torch.nn.Module,
+    parts: Sequence[Tensor],
+    normalisation: Normalisation,
+    precision: str,
+) -> Features | None:
+    """Features of the training and the validation images ``(N, 28, 28)`` uint8, computed or out of the cache; ``None``
+    if no stage is frozen, or the cache is too small for them.
+
+    The key stands for all that decides them, the arithmetic included: weights of the frozen stages, images,
+    normalisation, precision, torch, and what it computes on. Batches of one size make them the same, bit for bit,
+    whoever computes them.
+    """
+    prefix = frozen_prefix(network, model)
+    if not prefix:
+        return None
+    stem, rest = split_at(network, model, prefix)
+    assert network.stages is not None
+    frozen = [
+        tensor for stage in prefix for module in network.stages(model)[stage] for tensor in module.state_dict().values()
+    ]
+    device = parts[0].device
+    on = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    arithmetic = f"{torch.__version__} {on} {torch.get_num_threads()} {precision} {normalisation}"
+    described = f"{network.name} {getattr(model, 'input_size', 28)} {prefix}"
+    one = _run(stem, parts[0][:1], normalisation=normalisation, precision=precision)
+    if not cache.fits(one.nbytes * max(len(part) for part in parts)):
+        return None
+
+    def find(part: Tensor) -> Tensor:
+        key = feature_key(arithmetic, described, tensors=[*frozen, part])
+        made = cache.get(key, lambda: _run(stem, part, normalisation=normalisation, precision=precision).cpu())
+        return made.to(device)
+
+    train, validation = map(find, parts)
+    return Features(train, validation, rest)
+
+
+@torch.no_grad()  # and not inference_mode, whose tensors cannot be trained on
+def _run(stem: Chain, images: Tensor, *, normalisation: Normalisation, precision: str) -> Tensor:
+    stem.eval()
+    made = []
+    for part in torch.split(images, _BATCH):
+        with autocast(precision, images.device):
+            made.append(stem(normalise(part, normalisation).to(memory_format=memory_format(precision))))
+    return torch.cat(made)
