@@ -14,6 +14,7 @@ from pathlib import Path
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
+from PIL import Image
 
 from search.errors import ExperimentError
 from search.experiment import Experiment
@@ -159,6 +160,9 @@ def test_a_search_begun_on_one_machine_is_continued_and_read_on_others(store: St
         fmnist(third, "evaluate", "small", "--trial", str(best), "--experiments-dir", store.address, "--json")
     )
     assert evaluated["value"] == rows[0]["value"]
+    Image.new("L", (28, 28)).save(tmp_path / "garment.png")
+    predicted = json.loads(fmnist(third, "predict", f"{store.address}/small", str(tmp_path / "garment.png"), "--json"))
+    assert len(predicted["predictions"][0]["classes"]) == 3
     listed = json.loads(fmnist(third, "experiments", "--experiments-dir", store.address, "--json"))
     assert [(row["name"], row["state"], row["trials"]) for row in listed["experiments"]] == [("small", "finished", 3)]
     assert listed["experiments"][0]["size_bytes"] > 100_000

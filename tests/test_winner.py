@@ -36,7 +36,7 @@ def make_winner(path: Path, dataset: str, root: Path) -> Experiment:
     config = parse_config(
         {
             "dataset": dataset,
-            "train_size": 2000,
+            "train_size": 1000,
             "test_size": NUM_TEST,
             "space": {"model": "customnet", "lr": {"float": [1e-4, 1e-1], "log": True}},
             "max_trials": 1,
@@ -47,7 +47,7 @@ def make_winner(path: Path, dataset: str, root: Path) -> Experiment:
     )
     experiment = make_experiment(path, config, [[0.5, 0.75]])
     data = split_training(
-        load_images(dataset, "train", root=root, size=2000), validation_fraction=0.1, seed=config.seed
+        load_images(dataset, "train", root=root, size=1000), validation_fraction=0.1, seed=config.seed
     )
     plan = TrainingPlan(network="customnet", hyperparameters={"lr": 2e-3}, num_epochs=2, seed=0)
     training = Training(plan, data, device=torch.device("cpu"))
