@@ -12,7 +12,7 @@ from search.cli.clusters import cluster_app
 from search.cli.experiments import experiments_app
 from search.cli.images import data_app
 from search.cli.jobs import jobs_app, submit
-from search.cli.reviewing import evaluate
+from search.cli.reviewing import evaluate, importance
 from search.cli.searching import search_app
 from search.cli.trials import trials_app
 
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 app.add_typer(search_app, name="search")
 app.add_typer(trials_app, name="trials")
+app.command("importance")(importance)
 app.command("evaluate")(evaluate)
 app.add_typer(experiments_app, name="experiments")
 app.add_typer(data_app, name="data")
