@@ -15,10 +15,10 @@ import numpy.typing as npt
 from sklearn.model_selection import train_test_split
 from torchvision.datasets import FashionMNIST
 
+from fmnist_models.classes import CLASS_NAMES as CLASS_NAMES
 from fmnist_models.errors import DataError
 from fmnist_models.synthetic import draw_garments
 
-CLASS_NAMES: tuple[str, ...] = tuple(FashionMNIST.classes)
 DATASETS = ("fashion-mnist", "synthetic")
 DATA_DIR_VARIABLE = "FMNIST_DATA_DIR"
 _RAW = Path("FashionMNIST", "raw")

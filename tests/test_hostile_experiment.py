@@ -38,7 +38,10 @@ CONFIG = {
     "max_epochs": 2,
     "pruner": "none",
 }
-LOOKING = (("trials", NAME), ("trials", NAME, "--json"))
+LOOKING = (
+    *(("trials", NAME), ("trials", NAME, "--json"), ("trials", "show", NAME, "0")),
+    ("trials", "diff", NAME, "0", "2"),
+)
 WORKING = (("evaluate", NAME), ("evaluate", NAME, "--trial", "2"), ("search", "resume", NAME))
 BEST = "trials/00000/best.safetensors"
 LAST = "trials/00000/last.pt"
@@ -278,6 +281,13 @@ def test_names_and_messages_are_shown_and_do_nothing(
     if text.isprintable():
         assert f"{text}={text} model={text}" in said
         assert f"{text}: {text} ()" in said
+    for more in (
+        *(["show", NAME, "3"], ["show", NAME, "5"], ["diff", NAME, "0", "3"], [NAME, "--columns", "model,message"]),
+        *([NAME, "--all", "--format", "csv"], [NAME, "--format", "markdown"], [NAME, "--format", "parquet"]),
+        *([NAME, "--where", f"model={text}"], [NAME, "--sort", "model"]),
+    ):
+        to_file = ["--output", "trials.parquet"] if "parquet" in more else []
+        assert fmnist("trials", *more, *to_file)[0] == 0
     code, said = fmnist("trials", NAME, "--json")
     assert code == 0
     shown = json.loads(said)["trials"]

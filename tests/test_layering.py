@@ -15,17 +15,28 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("cluster", "fmnist_models", "search")
 READERS = (
     "search.address",
+    "search.comparison",
+    "search.condition",
+    "search.curve",
     "search.database",
     "search.display",
     "search.epochs_file",
     "search.experiment",
     "search.fingerprint",
+    "search.fold",
+    "search.importance",
     "search.inventory",
+    "search.listing",
+    "search.listing_formats",
     "search.mirror",
     "search.predictions",
     "search.record",
     "search.removal",
     "search.results",
+    "search.review_text",
+    "search.text_table",
+    "search.trial_detail",
+    "search.trial_detail_text",
 )
 
 
@@ -113,6 +124,11 @@ def test_the_command_line_starts_light(tmp_path: Path) -> None:
 
 def test_reading_results_loads_neither_ray_nor_torch(tmp_path: Path) -> None:
     assert not loaded_by(imports(*READERS), tmp_path) & {"ray", "torch"}
+
+
+def test_listing_trials_does_not_wait_for_pandas(tmp_path: Path) -> None:
+    loaded = loaded_by(imports("search.listing", "search.listing_formats", "search.trial_detail_text"), tmp_path)
+    assert not loaded & {"pandas", "pyarrow", "sklearn"}
 
 
 def test_fmnist_models_loads_no_ray_and_no_module_of_any_room_makes_a_file(tmp_path: Path) -> None:

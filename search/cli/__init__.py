@@ -10,7 +10,7 @@ from search.cli.experiments import experiments_app
 from search.cli.images import data_app
 from search.cli.jobs import jobs_app, submit
 from search.cli.reproducing import reproduce
-from search.cli.reviewing import evaluate
+from search.cli.reviewing import evaluate, importance
 from search.cli.searching import search_app
 from search.cli.trials import trials_app
 from search.cli.winner import export, predict
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 app.add_typer(search_app, name="search")
 app.add_typer(trials_app, name="trials")
+app.command("importance")(importance)
 app.command("evaluate")(evaluate)
 app.command("predict")(predict)
 app.command("export")(export)

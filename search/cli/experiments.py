@@ -1,4 +1,4 @@
-"""`fmnist experiments`: what there is, and removing what is no longer needed."""
+"""`fmnist experiments`: what there is, what differs, and removing what is no longer needed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from search.cli.comparing import compare
 from search.cli.options import AsJson, ExperimentsDir
 from search.cli.show import print_json, say
 
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
     from search.inventory import Progress, Summary
 
 experiments_app = typer.Typer()
+experiments_app.command("compare")(compare)
 
 
 @experiments_app.callback(invoke_without_command=True)
 def experiments(context: typer.Context, experiments_dir: ExperimentsDir = None, as_json: AsJson = False) -> None:
-    """List the experiments with their state, trials, best value and size; or remove some."""
+    """List the experiments with their state, trials, best value and size; or compare or remove some."""
     context.obj = experiments_dir
     if context.invoked_subcommand is None:
         _list(experiments_dir, as_json=as_json)

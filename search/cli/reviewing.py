@@ -1,4 +1,4 @@
-"""`fmnist evaluate`: what the test set says of a trial."""
+"""`fmnist evaluate` and `fmnist importance`: what the test set says of a trial, and what mattered."""
 
 from __future__ import annotations
 
@@ -37,3 +37,20 @@ def evaluate(
         print_json(evaluation.to_dict())
     else:
         print_evaluation(evaluation, found.location if trial is None else found.trial(trial).location, Console())
+
+
+def importance(
+    experiment: ExperimentReference, experiments_dir: ExperimentsDir = None, as_json: AsJson = False
+) -> None:
+    """Show which hyperparameters mattered (fANOVA); no cluster needed."""
+    from rich.console import Console
+
+    from search.importance import measure_importances
+    from search.review_text import describe_importances
+
+    found = measure_importances(find(experiment, experiments_dir))
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        console = Console()
+        console.print(describe_importances(found, width=console.width), soft_wrap=True)
