@@ -13,7 +13,7 @@ from pathlib import Path
 
 import optuna
 from optuna.samplers import RandomSampler
-from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from fmnist_models.epoch import DIRECTIONS, Direction
@@ -126,6 +126,17 @@ def read_study(experiment: Experiment) -> optuna.Study:
     storage = _read_storage(experiment.journal)
     name = _one_study(storage, experiment.journal)
     return optuna.load_study(study_name=name, storage=storage, sampler=RandomSampler())
+
+
+def copy_study(study: optuna.Study) -> optuna.Study:
+    """A copy in memory, under the same name; what is done to it does nothing to the study."""
+    storage = InMemoryStorage()
+    study_id = storage.create_new_study(study.directions, study.study_name)
+    for key, value in study.user_attrs.items():
+        storage.set_study_user_attr(study_id, key, value)
+    for trial in study.get_trials(deepcopy=False):
+        storage.create_new_trial(study_id, trial)
+    return optuna.load_study(study_name=study.study_name, storage=storage, sampler=RandomSampler())
 
 
 def best_epoch(trial: FrozenTrial, metric: str) -> int | None:

@@ -18,9 +18,11 @@ READERS = (
     "search.database",
     "search.display",
     "search.epochs_file",
+    "search.evaluation_file",
     "search.experiment",
     "search.fingerprint",
     "search.inventory",
+    "search.loaded",
     "search.mirror",
     "search.predictions",
     "search.record",
@@ -104,6 +106,11 @@ def test_search_knows_the_cluster_only_in_its_command_line() -> None:
 def test_no_file_is_a_drawer_for_odds_and_ends() -> None:
     names = {path.name for room in ROOMS for path in source_files(room)}
     assert not names & {"utils.py", "util.py", "helpers.py", "misc.py", "common.py"}
+
+
+def test_importing_search_loads_nothing_heavy(tmp_path: Path) -> None:
+    loaded = loaded_by("from search import load_experiment", tmp_path)
+    assert not loaded & {"ray", "torch", "optuna", "pandas", "pydantic", "matplotlib", "numpy"}
 
 
 def test_the_command_line_starts_light(tmp_path: Path) -> None:
