@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("cluster", "fmnist_models", "search")
 READERS = (
     "search.address",
+    "search.dashboard",
     "search.database",
     "search.display",
     "search.epochs_file",
@@ -24,10 +25,13 @@ READERS = (
     "search.inventory",
     "search.loaded",
     "search.mirror",
+    "search.pictures",
     "search.predictions",
     "search.record",
+    "search.reflection",
     "search.removal",
     "search.results",
+    "search.trial_notes",
 )
 
 
