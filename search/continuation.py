@@ -31,6 +31,7 @@ _FREE = frozenset(
         "max_restarts",
         "keep_checkpoints",
         "max_disk_gb",
+        "mlflow",
     }
 )
 

@@ -15,22 +15,28 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("cluster", "fmnist_models", "search")
 READERS = (
     "search.address",
+    "search.curve",
     "search.dashboard",
     "search.database",
     "search.display",
     "search.epochs_file",
     "search.evaluation_file",
+    "search.event_files",
     "search.experiment",
     "search.fingerprint",
     "search.inventory",
     "search.loaded",
     "search.mirror",
+    "search.mlflow_registry",
+    "search.mlflow_runs",
+    "search.mlflow_sender",
     "search.pictures",
     "search.predictions",
     "search.record",
     "search.reflection",
     "search.removal",
     "search.results",
+    "search.tracking",
     "search.trial_notes",
 )
 

@@ -9,7 +9,7 @@ import typer
 from cluster.errors import ClusterError, ClusterGoneError
 from fmnist_models.errors import UserError, printable
 from search.cli.clusters import cluster_app
-from search.cli.dashboards import dashboard
+from search.cli.dashboards import dashboard, mlflow, tensorboard
 from search.cli.experiments import experiments_app
 from search.cli.images import data_app
 from search.cli.jobs import jobs_app, submit
@@ -27,6 +27,8 @@ app.add_typer(search_app, name="search")
 app.command("trials")(trials)
 app.command("evaluate")(evaluate)
 app.command("dashboard")(dashboard)
+app.command("tensorboard")(tensorboard)
+app.command("mlflow")(mlflow)
 app.add_typer(experiments_app, name="experiments")
 app.add_typer(data_app, name="data")
 app.add_typer(cluster_app, name="cluster")
