@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from fmnist_models.files import write_aside
 
@@ -33,4 +34,22 @@ def save_confusion_matrix(
             axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=9)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120)
+    write_aside(path, picture.getbuffer())
+
+
+def save_mistakes(images: npt.NDArray[np.uint8], *, captions: Sequence[str], title: str, path: Path) -> None:
+    """Draws ``images`` ``(N, 28, 28)``, N ≥ 1, five a row, each with its caption, as a PNG."""
+    from matplotlib.figure import Figure
+
+    columns = 5
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(9, 2.3 * rows + 0.6), layout="constrained")
+    for position, (image, caption) in enumerate(zip(images, captions, strict=True), start=1):
+        axes = figure.add_subplot(rows, columns, position)
+        axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+        axes.set_axis_off()
+        axes.set_title(caption, fontsize=8)
+    figure.suptitle(title, fontsize=10)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=100)
     write_aside(path, picture.getbuffer())

@@ -25,6 +25,7 @@ from search.errors import ConfigError
 from search.experiment import Experiment
 from search.space import Space
 from search.space_file import dump_space, parse_space
+from search.tracking import DEFAULT_EXPERIMENT, Target, parse_tracking_uri
 from search.yaml_file import dump_yaml, parse_yaml, read_yaml
 
 Dataset = Literal["auto", "fashion-mnist", "synthetic"]
@@ -45,6 +46,19 @@ _LabelText = Annotated[
 ]
 
 
+class MlflowConfig(BaseModel):
+    """The MLflow server that is told of the search, and the experiment there that takes its runs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tracking_uri: Annotated[str, Field(strict=True), AfterValidator(parse_tracking_uri)]
+    experiment: Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9_. /-]{0,199}$")] = DEFAULT_EXPERIMENT
+
+    @property
+    def target(self) -> Target:
+        return Target(self.tracking_uri, self.experiment)
+
+
 class SearchConfig(BaseModel):
     """Everything that decides a search; unknown keys are refused.
 
@@ -61,6 +75,7 @@ class SearchConfig(BaseModel):
     ``keep_checkpoints``: how many of the best trials keep their weights. ``max_disk_gb``: what the experiment may take
     on disk, in 10⁹ bytes. ``feature_cache_gb``: what a machine keeps, in 10⁹ bytes, of what frozen stages make of the
     images. ``study_storage``: the address of the database that holds the study, in place of a file.
+    ``mlflow``: the MLflow server that is told of it all.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
@@ -92,6 +107,7 @@ class SearchConfig(BaseModel):
     max_disk_gb: float | None = Field(default=None, gt=0, strict=True)
     feature_cache_gb: float = Field(default=2.0, ge=0, strict=True)
     study_storage: Annotated[str, Field(strict=True), AfterValidator(parse_address)] | None = None
+    mlflow: MlflowConfig | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     seed: int = Field(default=0, ge=0, le=2**32 - 1, strict=True)
 
@@ -198,14 +214,16 @@ def _apply_override(raw: Any, override: str) -> None:
 
 
 def _explain(problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
+    path = [str(part) for part in problem["loc"]] or [""]
+    key = ".".join(path)
     if problem["type"] == "extra_forbidden":
-        return f"unknown key {key!r}; valid: {', '.join(SearchConfig.model_fields)}"
+        fields = MlflowConfig.model_fields if len(path) > 1 else SearchConfig.model_fields
+        return f"unknown key {key!r}; valid: {', '.join(fields)}"
     if problem["type"] == "missing":
         return f"{key} is missing"
     message = str(problem["msg"]).removeprefix("Value error, ")
     if key == "space":  # its messages name key, value and what would be valid themselves
         return message
-    if key == "study_storage":  # may hold a password
+    if path[0] in ("study_storage", "mlflow"):  # may hold a password
         return f"{key}: {message}"
     return f"{key}: {message}, but got {problem['input']!r}" if key else message

@@ -32,6 +32,7 @@ _FREE = frozenset(
         "keep_checkpoints",
         "max_disk_gb",
         "feature_cache_gb",
+        "mlflow",
     }
 )
 

@@ -1,56 +1,69 @@
-"""A learning curve in plain characters, for a terminal. Neither Ray nor torch."""
+"""A trial's learning curve as other programs want it: all that was measured, epoch by epoch, and when."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-_BLOCKS, _BLOCKS_ASCII = "▁▂▃▄▅▆▇█", "_.,-=+*#"
-_SPARKLINE_WIDTH = 16
-_MARKS = "ox+"
-_MAX_STRETCH = 6  # columns between two epochs
+from optuna.trial import FrozenTrial
 
+from fmnist_models.epoch import Epoch
+from fmnist_models.errors import FileError
+from fmnist_models.files import read_bounded
+from search.epochs_file import parse_epochs
+from search.experiment import Experiment
 
-def sparkline(values: Sequence[float], *, ascii_only: bool = False) -> str:
-    """One character a value, low to high between the smallest and the largest of them; of many the last of each few."""
-    if not values:
-        return ""
-    step = -(-len(values) // _SPARKLINE_WIDTH)
-    shown = [values[min(start + step, len(values)) - 1] for start in range(0, len(values), step)]
-    blocks = _BLOCKS_ASCII if ascii_only else _BLOCKS
-    low, high = min(shown), max(shown)
-    return "".join(blocks[round(_share(value, low, high) * (len(blocks) - 1))] for value in shown)
+_MAX_BYTES = 2**24
+_MAX_EPOCH_S = 1e8
 
 
-def plot(curves: Mapping[str, Mapping[int, float]], *, width: int = 60, height: int = 12) -> list[str]:
-    """Lines of a drawing of up to three curves over common axes, with the mark of each below.
+@dataclass(frozen=True)
+class Point:
+    """What was measured after an epoch, at ``time_s`` of Unix's clock; metric → finite value."""
 
-    ``curves``: finite values by epoch, by the curve's name. Where two meet, the first one is seen. None for no values.
+    epoch: int
+    time_s: float
+    values: Mapping[str, float]
+
+
+def read_curve(experiment: Experiment, trial: FrozenTrial, *, metric: str) -> list[Point]:
+    """The epochs that the study knows of, in order, each with all that the trial's table has of it, or with the
+    search's metric alone where there is no table: on another machine, or in a store.
+
+    What was read once stays as it is when the trial goes on.
     """
-    epochs = [epoch for curve in curves.values() for epoch in curve]
-    values = [value for curve in curves.values() for value in curve.values()]
-    if not values:
-        return []
-    first, last, low, high = min(epochs), max(epochs), min(values), max(values)
-    num_steps = min(width - 1, last - first)
-    stretch = max(1, min(_MAX_STRETCH, (width - 1) // max(1, num_steps)))
-    grid = [[" "] * (num_steps * stretch + 1) for _ in range(height)]
-    for mark, curve in reversed(list(zip(_MARKS, curves.values(), strict=False))):
-        for epoch, value in curve.items():
-            column = round((epoch - first) / max(1, last - first) * num_steps) * stretch
-            grid[_line(value, low, high, height)][column] = mark
-    labels = {_line(value, low, high, height): f"{value:.4g}" for value in (low, high)}
-    margin = max(map(len, labels.values()))
-    lines = [f"{labels.get(number, ''):>{margin}} |{''.join(row)}".rstrip() for number, row in enumerate(grid)]
-    between = max(1, len(grid[0]) - len(f"{first}{last}"))
-    ends = f"{first}{'':{between}}{last}" if last > first else str(first)
-    names = "   ".join(f"{mark} {name}" for mark, name in zip(_MARKS, curves, strict=False))
-    return [*lines, f"{'':{margin}} +{'-' * len(grid[0])}", f"{'':{margin}}  {ends}  epoch", f"{'':{margin}}  {names}"]
+    table = _read_table(experiment, trial.number)
+    time_s = start_s(trial)
+    points = []
+    for number in sorted(trial.intermediate_values):
+        epoch = table.get(number)
+        values = {} if epoch is None else {k: v for k, v in dataclasses.asdict(epoch).items() if k != "epoch"}
+        time_s += max(0.0, min(values.get("epoch_s", 0.0), _MAX_EPOCH_S))
+        values[metric] = trial.intermediate_values[number]  # the record has the last word
+        points.append(Point(number, time_s, values))
+    return points
 
 
-def _line(value: float, low: float, high: float, height: int) -> int:
-    return height - 1 - round(_share(value, low, high) * (height - 1))
+def start_s(trial: FrozenTrial) -> float:
+    """When the trial began, by Unix's clock."""
+    return _clock_s(trial.datetime_start.timestamp() if trial.datetime_start else 0.0)
 
 
-def _share(value: float, low: float, high: float) -> float:
-    """Where it lies between them, 0 to 1; by halves, whose differences do not overflow."""
-    return 0.5 if low == high else (value / 2 - low / 2) / (high / 2 - low / 2)
+def end_s(trial: FrozenTrial) -> float:
+    """When the trial ended, by Unix's clock; when it began, if it has not."""
+    return _clock_s(trial.datetime_complete.timestamp()) if trial.datetime_complete else start_s(trial)
+
+
+def _clock_s(seconds: float) -> float:
+    return max(0.0, seconds)  # no program expects a trial from before 1970
+
+
+def _read_table(experiment: Experiment, number: int) -> dict[int, Epoch]:
+    try:
+        text = read_bounded(experiment.trial(number).epochs, max_bytes=_MAX_BYTES).decode()
+        epochs = parse_epochs(text)
+    except (OSError, FileError, ValueError):
+        return {}
+    return {epoch.epoch: epoch for epoch in epochs if all(map(math.isfinite, dataclasses.astuple(epoch)))}

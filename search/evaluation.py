@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -17,12 +14,13 @@ from fmnist_models.data import CLASS_NAMES, Normalisation, load_images
 from fmnist_models.errors import CheckpointError, printable
 from fmnist_models.figures import save_confusion_matrix
 from fmnist_models.files import read_bounded, write_aside
-from fmnist_models.metrics import Scores, score
+from fmnist_models.metrics import score
 from fmnist_models.networks import build_network
 from fmnist_models.prediction import DeviceImages, predict_scores
 from fmnist_models.saved_model import ModelConfig
 from search.config import SearchConfig
 from search.errors import ExperimentError
+from search.evaluation_file import Evaluation
 from search.experiment import EvaluationFiles, Experiment
 from search.predictions import Predictions, format_predictions
 from search.record import best_epoch, best_trial, best_value, read_study
@@ -30,30 +28,6 @@ from search.space import MODEL
 
 RULE = "best epoch on validation images among complete trials; the test set had no part in the choice"
 RULE_NAMED = "the trial was named by hand; its best epoch on validation images"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """What the test set said about one trial."""
-
-    experiment: str
-    dataset: str
-    trial: int
-    epoch: int
-    metric: str
-    value: float
-    rule: str
-    hyperparameters: dict[str, Any]
-    scores: Scores
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return dataclasses.asdict(self)
-
-    def per_class(self) -> pd.DataFrame:
-        """Precision, recall, F1 and support, one row a class and the two averages below."""
-        rows = [*self.scores.classes, self.scores.macro, self.scores.weighted]
-        return pd.DataFrame([dataclasses.asdict(row) for row in rows]).rename(columns={"name": "class"})
 
 
 def choose_trial(experiment: Experiment, config: SearchConfig, number: int | None) -> FrozenTrial:

@@ -12,10 +12,10 @@ from typing import Any
 from rich.text import Text
 
 from fmnist_models.errors import printable
-from search.curve import sparkline
 from search.fingerprint import fingerprint
 from search.listing import CURVE, FIXED_COLUMNS, Listing
 from search.results import Row, format_value
+from search.text_curve import sparkline
 from search.text_table import text_table
 
 FORMATS = ("table", "csv", "json", "markdown", "parquet")

@@ -12,7 +12,8 @@ from optuna.trial import FrozenTrial
 
 from fmnist_models.errors import UserError
 from fmnist_models.files import write_aside
-from search.evaluation import Evaluation, evaluate_and_save
+from search.evaluation import evaluate_and_save
+from search.evaluation_file import Evaluation
 from search.experiment import Experiment
 from search.preparation import Prepared
 from search.progress import Progress

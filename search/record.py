@@ -13,7 +13,7 @@ from pathlib import Path
 
 import optuna
 from optuna.samplers import RandomSampler
-from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -148,6 +148,17 @@ def list_trials(experiment: Experiment) -> list[FrozenTrial]:
     if len(studies) != 1:
         raise _not_one_study(journal, len(studies))
     return studies[0].trials
+
+
+def copy_study(study: optuna.Study) -> optuna.Study:
+    """A copy in memory, under the same name; what is done to it does nothing to the study."""
+    storage = InMemoryStorage()
+    study_id = storage.create_new_study(study.directions, study.study_name)
+    for key, value in study.user_attrs.items():
+        storage.set_study_user_attr(study_id, key, value)
+    for trial in study.get_trials(deepcopy=False):
+        storage.create_new_trial(study_id, trial)
+    return optuna.load_study(study_name=study.study_name, storage=storage, sampler=RandomSampler())
 
 
 def best_epoch(trial: FrozenTrial, metric: str) -> int | None:

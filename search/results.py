@@ -11,6 +11,7 @@ from fmnist_models.epoch import DIRECTIONS
 from search.errors import ExperimentError
 from search.experiment import Experiment
 from search.record import MESSAGE, REASON, STATE_NAMES, best_epoch, list_trials
+from search.tracking import Target, parse_tracking_uri
 from search.yaml_file import read_yaml
 
 if TYPE_CHECKING:
@@ -41,6 +42,20 @@ def read_settings(experiment: Experiment) -> dict[str, Any]:
     if not is_whole or settings["metric"] not in DIRECTIONS:
         raise ExperimentError(f"{experiment.config} is not a search's configuration")
     return dict(settings)
+
+
+def read_target(experiment: Experiment) -> Target | None:
+    """The MLflow server that the experiment's configuration names, if it does; a stranger may have named it.
+
+    Raises:
+        ConfigError: the file is missing or not YAML.
+        ExperimentError: it does not hold a configuration.
+    """
+    raw = read_settings(experiment).get("mlflow")
+    try:
+        return None if raw is None else Target(parse_tracking_uri(raw["tracking_uri"]), str(raw["experiment"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ExperimentError(f"{experiment.config}: mlflow does not name a server") from error
 
 
 def read_trials(experiment: Experiment) -> pd.DataFrame:

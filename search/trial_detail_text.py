@@ -9,8 +9,8 @@ from rich import filesize
 from rich.text import Text
 
 from fmnist_models.errors import printable
-from search.curve import plot
 from search.results import format_value
+from search.text_curve import plot
 from search.text_table import text_table
 from search.trial_detail import TrialDetail, differing
 

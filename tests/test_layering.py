@@ -18,9 +18,12 @@ READERS = (
     "search.comparison",
     "search.condition",
     "search.curve",
+    "search.dashboard",
     "search.database",
     "search.display",
     "search.epochs_file",
+    "search.evaluation_file",
+    "search.event_files",
     "search.experiment",
     "search.fingerprint",
     "search.fold",
@@ -28,15 +31,24 @@ READERS = (
     "search.inventory",
     "search.listing",
     "search.listing_formats",
+    "search.loaded",
     "search.mirror",
+    "search.mlflow_registry",
+    "search.mlflow_runs",
+    "search.mlflow_sender",
+    "search.pictures",
     "search.predictions",
     "search.record",
+    "search.reflection",
     "search.removal",
     "search.results",
     "search.review_text",
+    "search.text_curve",
     "search.text_table",
     "search.trial_detail",
     "search.trial_detail_text",
+    "search.tracking",
+    "search.trial_notes",
 )
 
 
@@ -115,6 +127,11 @@ def test_search_knows_the_cluster_only_in_its_command_line() -> None:
 def test_no_file_is_a_drawer_for_odds_and_ends() -> None:
     names = {path.name for room in ROOMS for path in source_files(room)}
     assert not names & {"utils.py", "util.py", "helpers.py", "misc.py", "common.py"}
+
+
+def test_importing_search_loads_nothing_heavy(tmp_path: Path) -> None:
+    loaded = loaded_by("from search import load_experiment", tmp_path)
+    assert not loaded & {"ray", "torch", "optuna", "pandas", "pydantic", "matplotlib", "numpy"}
 
 
 def test_the_command_line_starts_light(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from search.cli.clusters import cluster_app
+from search.cli.dashboards import dashboard, mlflow, tensorboard
 from search.cli.exits import errors_told
 from search.cli.experiments import experiments_app
 from search.cli.images import data_app
@@ -29,6 +30,9 @@ app.command("evaluate")(evaluate)
 app.command("predict")(predict)
 app.command("export")(export)
 app.command("reproduce")(reproduce)
+app.command("dashboard")(dashboard)
+app.command("tensorboard")(tensorboard)
+app.command("mlflow")(mlflow)
 app.add_typer(experiments_app, name="experiments")
 app.add_typer(data_app, name="data")
 app.add_typer(cluster_app, name="cluster")

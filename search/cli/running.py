@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from search.main_job import SearchResult
     from search.preparation import Prepared
     from search.slots import Resources, Slots
+    from search.tracking import Target
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a person asked of a search; ``address``: of the Ray cluster to run on, one of its own if left out."""
+    """What a person asked of a search; ``address``: of the Ray cluster to run on, one of its own if left out;
+    ``mlflow``: the server that is to be told of it."""
 
     experiment: Experiment
     config: SearchConfig
@@ -37,6 +39,7 @@ class Request:
     address: str | None
     data_dir: Path | None
     as_json: bool
+    mlflow: Target | None
 
     @cached_property
     def console(self) -> Console:
@@ -80,6 +83,7 @@ def _run(request: Request) -> SearchResult:
     from search.continuation import open_experiment
     from search.enqueue import read_queue
     from search.main_job import run_search
+    from search.mlflow_sender import sending
     from search.progress import SearchProgress
     from search.retention import check_room
     from search.slots import cluster_resources, local_resources
@@ -120,6 +124,7 @@ def _run(request: Request) -> SearchResult:
         elif not study.is_finished():
             stack.enter_context(local_ray(num_cpus=nodes[0].cpus, num_gpus=nodes[0].gpus, log=experiment.log))
         root = data_root(request.data_dir)
+        stack.enter_context(sending(experiment, request.mlflow, tell=lambda text: say(text, console, style="yellow")))
         with SearchProgress(console, config, trials) as progress:
             result = run_search(experiment, prepared, slots, study=study, progress=progress, data_root=root)
     if request.as_json:

@@ -60,6 +60,7 @@ def search_run(
             address=address,
             data_dir=data_dir,
             as_json=as_json,
+            mlflow=config.mlflow.target if config.mlflow else None,
         )
     )
 
@@ -80,19 +81,27 @@ def search_resume(
 ) -> None:
     """Continue an experiment: trials that were running first, each from its last epoch, then new ones."""
     from search.config import parse_config, read_config
+    from search.tracking import TRACKING_URI_VARIABLE, is_named
 
     found = find(experiment, experiments_dir)
     changes = {"max_trials": trials, "time_budget_s": time_budget_s}
     raw = read_config(found).model_dump() | {key: value for key, value in changes.items() if value is not None}
+    config = parse_config(raw, where=f"{found.name}, continued")
+    target = config.mlflow.target if config.mlflow else None
+    if target is not None and not is_named(target):  # the folder alone, a stranger's maybe, is not enough
+        named = f"set {TRACKING_URI_VARIABLE} to {target.tracking_uri}"
+        typer.echo(f"MLflow is not told of it; {named} if it should be", err=True)
+        target = None
     run_request(
         Request(
             experiment=found,
-            config=parse_config(raw, where=f"{found.name}, continued"),
+            config=config,
             enqueue=None,
             warm_start=None,
             address=address,
             data_dir=data_dir,
             as_json=as_json,
+            mlflow=target,
         )
     )
 

@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from search.evaluation import Evaluation
+    from search.evaluation_file import Evaluation
     from search.experiment import Experiment
 
 
