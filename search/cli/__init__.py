@@ -12,6 +12,7 @@ from search.cli.clusters import cluster_app
 from search.cli.experiments import experiments_app
 from search.cli.images import data_app
 from search.cli.jobs import jobs_app, submit
+from search.cli.reporting import report
 from search.cli.reviewing import evaluate, trials
 from search.cli.searching import search_app
 
@@ -25,6 +26,7 @@ app = typer.Typer(
 app.add_typer(search_app, name="search")
 app.command("trials")(trials)
 app.command("evaluate")(evaluate)
+app.command("report")(report)
 app.add_typer(experiments_app, name="experiments")
 app.add_typer(data_app, name="data")
 app.add_typer(cluster_app, name="cluster")
