@@ -118,8 +118,8 @@ def chart_classes(estimates: Sequence[ClassEstimates]) -> Chart:
             folded=False,
         ),
         note=(
-            f"Precision and recall: Wilson intervals. F1: percentiles of {_NUM_SAMPLES:,} bootstrap samples of the test "
-            "images (seed 0)."
+            f"Precision and recall: Wilson intervals. F1: percentiles of {_NUM_SAMPLES:,} bootstrap samples of the "
+            "test images (seed 0)."
         ),
     )
 

@@ -134,8 +134,8 @@ def _picture_confusion(evaluated: Evaluated) -> Picture:
         lambda figure: counts_and_shares(figure, confusion, names),
         title="Confusion matrix",
         alt=(
-            f"{len(names)} by {len(names)} cells, true classes by predicted ones, each with its count and share. Most "
-            f"often {names[true]} was taken for {names[taken]}: {most} times. The table below has all counts and shares."
+            f"{len(names)} by {len(names)} cells, true classes by predicted ones, each with its count and share. "
+            f"{names[true]} was taken for {names[taken]} most often: {most} times. The table below has all of it."
         ),
         numbers=Numbers(
             caption="Confusion matrix: counts, and shares of the true class",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections import defaultdict
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from optuna.trial import FrozenTrial
@@ -21,23 +21,25 @@ _TITLE = "Learning curves by rung"
 
 
 def chart_curves(material: Material) -> Chart | Missing:
-    """A line a trial, grouped by the last rung it reached, with its end marked by its state."""
+    """A line a trial, grouped by the rung at which it ended, with its end marked by its state."""
     trials = [trial for trial, _ in material.with_values(*NAMES)]
     if not trials:
         return Missing(title=_TITLE, reason="No trial has finished an epoch yet.")
     rungs = find_rungs(material)
-    groups: dict[int, list[FrozenTrial]] = defaultdict(list)
+    groups: dict[str, list[FrozenTrial]] = {name: [] for name in _names(rungs)}
+    names = list(groups)
     for trial in trials:
-        last = max(trial.intermediate_values)
-        groups[sum(rung <= last for rung in rungs)].append(trial)
+        groups[names[-1 - sum(rung <= max(trial.intermediate_values) for rung in rungs)]].append(trial)
+    groups = {name: group for name, group in groups.items() if group}
     traces: list[dict[str, Any]] = []
     drawn: list[FrozenTrial] = []
-    for position, reached in enumerate(sorted(groups, reverse=True)):
-        some = thin(groups[reached], limit=_MAX_CURVES)
+    for position, (name, group) in enumerate(groups.items()):
+        some = thin(group, limit=_MAX_CURVES)
         drawn += some
-        name = f"{_name(reached, rungs)} ({len(groups[reached]):,})"
         colour, dash = f"--c{min(position, 4) + 1}", _DASHES[min(position, 4)]
-        traces.append(_lines(some, name=name) | {"line": {"color": colour, "dash": dash, "width": 1.5}})
+        traces.append(
+            _lines(some, name=f"{name} ({len(group):,})") | {"line": {"color": colour, "dash": dash, "width": 1.5}}
+        )
     for state, name in NAMES.items():
         ends = [trial for trial in drawn if trial.state == state]
         if ends:
@@ -46,21 +48,19 @@ def chart_curves(material: Material) -> Chart | Missing:
     lines = [
         {"type": "line", "xref": "x", "yref": "paper", "x0": rung, "x1": rung, "y0": 0, "y1": 1}
         | {"line": {"color": "--line", "width": 2, "dash": "dot"}, "layer": "below"}
-        for rung in rungs
+        for rung in rungs[:-1]
     ]
     return Chart(
         key="curves",
         title=_TITLE,
         description=(
-            f"{material.metric} by epoch, one line a trial. "
-            + "; ".join(
-                f"{_name(reached, rungs)}: {count(len(groups[reached]), 'trial')}" for reached in sorted(groups)
-            )
+            f"{material.metric} by epoch, one line a trial; by where it ended: "
+            + ", ".join(f"{name} {count(len(group), 'trial')}" for name, group in groups.items())
             + "."
         ),
         traces=traces,
         layout={
-            "xaxis": {"title": {"text": "epoch"}, "rangemode": "tozero"},
+            "xaxis": {"title": {"text": "epoch"}, "zeroline": False},
             "yaxis": {"title": {"text": material.metric}},
             "shapes": lines,
         },
@@ -68,7 +68,7 @@ def chart_curves(material: Material) -> Chart | Missing:
         numbers=_numbers(material, trials, rungs),
         note=joined(
             (
-                f"Dotted lines: epochs {', '.join(map(str, rungs))}, at which the pruner decides." if rungs else "",
+                f"Dotted lines: after epoch {', '.join(map(str, rungs[:-1]))} the pruner decides." if rungs[1:] else "",
                 f"{count(len(trials) - len(drawn), 'curve')} between those shown left out."
                 if len(drawn) < len(trials)
                 else "",
@@ -78,7 +78,7 @@ def chart_curves(material: Material) -> Chart | Missing:
 
 
 def find_rungs(material: Material) -> list[int]:
-    """The epochs at which the pruner stops trials, none for pruners without rungs; the end of training not among."""
+    """The epochs at which the pruner stops trials and, last, that at which training ends; none without rungs."""
     min_epochs, max_epochs = material.setting("min_epochs"), material.setting("max_epochs")
     factor = material.setting("reduction_factor", low=2)
     if material.settings.get("pruner") not in ("halving", "hyperband") or not (min_epochs and max_epochs and factor):
@@ -87,16 +87,15 @@ def find_rungs(material: Material) -> list[int]:
     while min_epochs < max_epochs:
         rungs.append(min_epochs)
         min_epochs *= factor
-    return rungs
+    return [*rungs, max_epochs]
 
 
-def _name(reached: int, rungs: Sequence[int]) -> str:
+def _names(rungs: Sequence[int]) -> list[str]:
+    """What the groups are called, those of the longest trials first."""
     if not rungs:
-        return "all trials"
-    if reached == 0:
-        return f"not yet at epoch {rungs[0]}"
-    later = f" to {rungs[reached] - 1}" if reached < len(rungs) and rungs[reached] - 1 > rungs[reached - 1] else ""
-    return f"reached epoch {rungs[reached - 1]}{later}" + (" or later" if reached == len(rungs) else "")
+        return ["all"]
+    steps = [f"epoch {a}" if b == a + 1 else f"epochs {a} to {b - 1}" for a, b in pairwise(rungs)]
+    return [f"epoch {rungs[-1]}, the end", *reversed(steps), f"before epoch {rungs[0]}"]
 
 
 def _lines(trials: Sequence[FrozenTrial], *, name: str) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def chart_history(material: Material) -> Chart | Missing:
         ),
         traces=traces,
         layout={
-            "xaxis": {"title": {"text": "trial"}, "rangemode": "tozero"},
+            "xaxis": {"title": {"text": "trial"}, "zeroline": False},
             "yaxis": {"title": {"text": f"{material.metric} (best epoch)"}},
         },
         numbers=Numbers(

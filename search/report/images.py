@@ -19,7 +19,7 @@ _MAX_SYNTHETIC = 60_000
 
 @dataclass(frozen=True)
 class Images:
-    """``train`` and ``test`` images ``(N, 28, 28)`` uint8 with their labels ``(N,)`` int64 in 0…9: those searched on."""
+    """Those searched on: ``train`` and ``test`` images ``(N, 28, 28)`` uint8, and labels ``(N,)`` int64 in 0…9."""
 
     class_names: tuple[str, ...]
     train: npt.NDArray[np.uint8]

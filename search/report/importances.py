@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from optuna.trial import FrozenTrial, TrialState
 
 from search.report.items import Chart, Missing, Numbers, joined, thin
-from search.report.material import Material
 from search.report.wording import count, label, text
 
 _MODEL = "model"

@@ -50,6 +50,8 @@ def chart_parallel(material: Material, order: Sequence[str]) -> Chart | Missing:
         start = max(start, end)
     traces.reverse()  # the best on top
     labels = [mark for position, axis in enumerate(axes) for mark in axis.labels(position)]
+    if any(axis.has_gaps for axis in axes):
+        labels.append(_mark(next(i for i, axis in enumerate(axes) if axis.has_gaps), _NOT_ASKED, "not asked"))
     labels += [_mark(len(axes), 0, f"{low:.4g}"), _mark(len(axes), 1, f"{high:.4g}")]
     lines = [
         {"type": "line", "xref": "x", "yref": "y", "x0": position, "x1": position, "y0": 0, "y1": 1}
@@ -72,7 +74,7 @@ def chart_parallel(material: Material, order: Sequence[str]) -> Chart | Missing:
                 "side": "top",
                 "showgrid": False,
                 "zeroline": False,
-                "range": [-0.3, len(axes) + 0.5],
+                "range": [-0.3, len(axes) + 0.7],
                 "tickangle": -20,
             },
             "yaxis": {"visible": False, "range": [_NOT_ASKED - 0.08, 1.08]},
@@ -90,10 +92,10 @@ def chart_parallel(material: Material, order: Sequence[str]) -> Chart | Missing:
         ),
         note=joined(
             (
-                "Lowest on an axis, under its end: the parameter was not asked of that trial."
-                if any(axis.has_gaps for axis in axes)
+                "Not asked: the trial's network does not have this parameter." if any(a.has_gaps for a in axes) else "",
+                f"{len(axes)} of {len(order)} parameters, the most important ones if that is known."
+                if len(order) > len(axes)
                 else "",
-                f"The {len(axes)} most important parameters of {len(order)}." if len(order) > len(axes) else "",
                 f"{len(some)} of {count(len(valued), 'trial')}, evenly chosen by rank."
                 if len(some) < len(valued)
                 else "",

@@ -38,6 +38,14 @@ class Scale:
             place, low, high = math.log(place), math.log(low), math.log(high)
         return (place / 2 - low / 2) / (high / 2 - low / 2)  # halves: the largest floats' difference is infinite
 
+    def ticks(self, values: Sequence[float]) -> list[float]:
+        """Marks for a logarithmic axis: powers of ten or, where those are few, 2 and 5 times them too."""
+        low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+        powers = range(max(low, -300), min(high, 300) + 1, max(1, (high - low) // 6))
+        steps = (1, 2, 5) if high - low <= 2 else (1,)
+        marks = [float(f"{step}e{power}") for power in powers for step in steps]
+        return [mark for mark in marks if 0.8 * min(values) <= mark <= 1.25 * max(values)]
+
 
 def scale_of(name: str, trials: Sequence[FrozenTrial]) -> Scale:
     """The axis for a parameter of these trials, of which some have it."""

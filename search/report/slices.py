@@ -67,7 +67,8 @@ def _chart(material: Material, valued: Sequence[tuple[FrozenTrial, float]], name
         places = list(range(len(scale.options)))
         axis |= {"tickvals": places, "ticktext": scale.options, "range": [-0.5, len(places) - 0.5], "zeroline": False}
     elif scale.is_log:
-        axis |= {"type": "log", "exponentformat": "power"}
+        ticks = scale.ticks([trial.params[name] for trial, _ in having])
+        axis |= {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
     best = having[0]
     return Chart(
         key=f"slice-{position}",
@@ -85,7 +86,7 @@ def _chart(material: Material, valued: Sequence[tuple[FrozenTrial, float]], name
 
 
 def _place(scale: Scale, trial: FrozenTrial) -> float | None:
-    """Where a trial is drawn: options are spread a little, the same at every time, so that points do not hide others."""
+    """Where a trial is drawn: options are spread a little, always the same way, so that no point hides others."""
     place = scale.place(trial.params[scale.name])
     if place is None or scale.options is None:
         return None if place is None else number(place)

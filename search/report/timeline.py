@@ -123,6 +123,12 @@ def _bars(stays: Sequence[Stay], state: TrialState) -> dict[str, object]:
         "marker": {
             "color": f"--{NAMES[state]}",
             "line": {"color": "--card", "width": 1},
-            "pattern": {"shape": PATTERNS[state], "fgcolor": "--card", "size": 7, "solidity": 0.3},
+            "pattern": {
+                "shape": PATTERNS[state],
+                "fgcolor": "--card",
+                "size": 7,
+                "solidity": 0.3,
+                "fillmode": "overlay",
+            },
         },
     }
