@@ -25,6 +25,7 @@ READERS = (
     "search.predictions",
     "search.record",
     "search.removal",
+    *(f"search.report.{path.stem}" for path in sorted((ROOT / "search" / "report").glob("[a-z]*.py"))),
     "search.results",
 )
 

@@ -74,7 +74,7 @@ def chart_calibration(predictions: Predictions) -> Chart:
             | {"text": shown, "hovertemplate": "%{text}<extra></extra>"},
         ],
         layout={
-            "xaxis": {"title": {"text": "confidence (probability of the predicted class)"}, "range": [0, 1]},
+            "xaxis": {"title": {"text": "confidence"}, "range": [0, 1]},
             "yaxis": {"title": {"text": "share that was right"}, "range": [0, 1.02]},
             "hovermode": "closest",
         },
@@ -86,5 +86,5 @@ def chart_calibration(predictions: Predictions) -> Chart:
                 for b in bins
             ],
         ),
-        note=f"ECE over {_NUM_BINS} bins of equal width.",
+        note=f"Confidence is the probability of the predicted class; the error is over {_NUM_BINS} bins of equal width (ECE).",
     )

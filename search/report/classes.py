@@ -97,7 +97,7 @@ def chart_classes(estimates: Sequence[ClassEstimates]) -> Chart:
         ),
         traces=traces,
         layout={
-            "xaxis": {"title": {"text": "precision, recall, F1 with 95 % intervals"}, "zeroline": False},
+            "xaxis": {"title": {"text": "share, with 95 % interval"}, "zeroline": False},
             "yaxis": {
                 "tickvals": list(range(len(estimates))),
                 "ticktext": [label(one.name) for one in estimates],

@@ -54,8 +54,8 @@ def chart_curves(material: Material) -> Chart | Missing:
         key="curves",
         title=_TITLE,
         description=(
-            f"{material.metric} by epoch, one line a trial; by where it ended: "
-            + ", ".join(f"{name} {count(len(group), 'trial')}" for name, group in groups.items())
+            f"{material.metric} by epoch, one line a trial, by where each is or ended: "
+            + "; ".join(f"{name}: {count(len(group), 'trial')}" for name, group in groups.items())
             + "."
         ),
         traces=traces,

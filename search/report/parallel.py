@@ -74,7 +74,7 @@ def chart_parallel(material: Material, order: Sequence[str]) -> Chart | Missing:
                 "side": "top",
                 "showgrid": False,
                 "zeroline": False,
-                "range": [-0.3, len(axes) + 0.7],
+                "range": [-0.3, len(axes) + 0.9],
                 "tickangle": -20,
             },
             "yaxis": {"visible": False, "range": [_NOT_ASKED - 0.08, 1.08]},
