@@ -1,4 +1,4 @@
-"""The page about an experiment, as a file: what it says, that nothing of a stranger's acts in it, and how large it is."""
+"""The page about an experiment, as a file: what it says, how large it is, and that nothing of a stranger's acts."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from search.report.timeline import assign_slots
 from search.report.trials import tabulate_trials
 
 ROOT = Path(__file__).resolve().parents[1]
+NOWHERE = Path("/nowhere/fashion-mnist")
 NASTY = "</script><script>alert(1)</script><img src=x onerror=alert(2)>%{y}&amp;$\\frac$\u202e\x1b[2J"
 
 
@@ -52,6 +54,16 @@ def experiment(finished: Path, tmp_path: Path) -> Experiment:
     return Experiment(Path(shutil.copytree(finished, tmp_path / "theirs")))
 
 
+@pytest.fixture
+def bare(experiment: Experiment) -> Experiment:
+    """The same without a test result, a model and images, which saves drawing them."""
+    for path in experiment.evaluation.all:
+        path.unlink()
+    shutil.rmtree(experiment.path / "best")
+    experiment.config.write_text(experiment.config.read_text().replace("dataset: synthetic", "dataset: fashion-mnist"))
+    return experiment
+
+
 @pytest.fixture(scope="module")
 def page(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Page:
     path = tmp_path_factory.mktemp("page") / "page.html"
@@ -60,7 +72,7 @@ def page(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Page:
 
 
 def write(experiment: Experiment) -> Page:
-    write_report(experiment)
+    write_report(experiment, data_dir=NOWHERE)
     return read_page(experiment.report)
 
 
@@ -78,7 +90,7 @@ def test_the_page_shows_everything_that_it_should(page: Page) -> None:
     charts = page.data["charts"]
     wanted = {"history", "curves", "timeline", "parallel", "slice-0", "classes", "calibration", "importances-0"}
     assert wanted | {"labels-training", "labels-test"} <= set(charts)
-    titles = [title for title in ("Confusion matrix", "Wrong with the highest confidence", "Examples of each class")]
+    titles = ["Confusion matrix", "Wrong with the highest confidence", "Examples of each class"]
     titles += ["The first layer's filters", "The tenth feature map of every convolution", "All trials"]
     assert [title for title in titles if title not in page.texts] == []
     history = {trace["name"]: trace for trace in charts["history"]["traces"]}
@@ -158,45 +170,33 @@ def test_nothing_that_a_stranger_named_acts(experiment: Experiment) -> None:
         )
 
 
-def test_a_page_about_nothing_yet_names_the_commands(experiment: Experiment) -> None:
-    for path in experiment.evaluation.all:
-        path.unlink()
-    shutil.rmtree(experiment.path / "best")
-    page = write(experiment)
+def test_a_page_without_a_test_result_and_images_names_the_commands(bare: Experiment) -> None:
+    page = write(bare)
     assert "it has not been tested yet" in page.text
     assert "fmnist evaluate theirs" in page.texts
-    assert len(page.all("img")) == 3
-
-
-def test_without_images_the_page_says_where_they_would_be(experiment: Experiment, tmp_path: Path) -> None:
-    experiment.config.write_text(experiment.config.read_text().replace("dataset: synthetic", "dataset: fashion-mnist"))
-    write_report(experiment, data_dir=tmp_path / "none")
-    page = read_page(experiment.report)
-    assert f"Fashion-MNIST is not under {tmp_path / 'none'}." in page.text
+    assert f"Fashion-MNIST is not under {NOWHERE}." in page.text
     assert "fmnist data prepare" in page.texts
-    assert not (tmp_path / "none").exists()
+    assert not NOWHERE.exists()
+    assert page.all("img") == []
 
 
 @pytest.mark.parametrize(
-    ("name", "content"),
+    "damage",
     [
-        ("evaluation.json", "{}"),
-        ("evaluation.json", "[" * 5_000),
-        ("evaluation.json", '{"scores": {"classes": [{"name": 1}], "confusion": [[1e999]]}}'),
-        ("predictions.csv", "image\n1\n"),
-        ("trials/00013/epochs.csv", "epoch\nx\n"),
-        ("best/config.json", '{"network": "../x"}'),
-        ("best/model.safetensors", "x"),
+        {"evaluation.json": '{"scores": {"classes": [{"name": 1}], "confusion": [[1e999]]}}', "best/config.json": "{}"},
+        {"evaluation.json": "[" * 5_000, "best/model.safetensors": "x"},
+        {"predictions.csv": "image\n1\n", "trials/00013/epochs.csv": "epoch\nx\n", "best/config.json": "[]"},
     ],
 )
-def test_a_damaged_file_costs_its_part_of_the_page_only(experiment: Experiment, name: str, content: str) -> None:
-    (experiment.path / name).write_text(content)
+def test_a_damaged_file_costs_its_part_of_the_page_only(experiment: Experiment, damage: dict[str, str]) -> None:
+    for name, content in damage.items():
+        (experiment.path / name).write_text(content)
     page = write(experiment)
     assert {"history", "curves", "parallel"} <= set(page.data["charts"])
     assert "Traceback" not in page.html
 
 
-def test_values_of_any_size_are_drawn(experiment: Experiment) -> None:
+def test_values_of_any_size_are_drawn(bare: Experiment) -> None:
     kinds = {
         "lr": json.dumps({"name": "FloatDistribution", "attributes": {"low": 1e-300, "high": 1.5e308, "log": True}})
     }
@@ -204,8 +204,8 @@ def test_values_of_any_size_are_drawn(experiment: Experiment) -> None:
         {"params": {"lr": lr}, "distributions": kinds, "value": value, "intermediate_values": {"1": value}}
         for lr, value in ((1e-300, 1.7e308), (1.5e308, -1.7e308), (1.0, 5e-324), (2.0, 1e200), (3.0, 0.0))
     ]
-    add_trials(experiment, trials)
-    assert "history" in write(experiment).data["charts"]
+    add_trials(bare, trials)
+    assert "history" in write(bare).data["charts"]
 
 
 def test_ten_thousand_trials_fit_in_a_page_that_can_be_mailed(experiment: Experiment) -> None:
@@ -226,18 +226,18 @@ def test_ten_thousand_trials_fit_in_a_page_that_can_be_mailed(experiment: Experi
     assert "trials between the points shown left out." in page.text
 
 
-def test_a_search_that_runs_gives_a_page_that_says_so(experiment: Experiment) -> None:
-    with lock_experiment(experiment):
-        page = write(experiment)
+def test_a_search_that_runs_gives_a_page_that_says_so(bare: Experiment) -> None:
+    with lock_experiment(bare):
+        page = write(bare)
     assert re.search(
         r"still running when this page was written, at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d: 14 of 14", page.text
     )
     assert "leads so far" in page.text
-    experiment.config.write_text(experiment.config.read_text().replace("max_trials: 14", "max_trials: 20"))
-    assert "not at its end" in write(experiment).text
+    bare.config.write_text(bare.config.read_text().replace("max_trials: 14", "max_trials: 20"))
+    assert "not at its end" in write(bare).text
 
 
-def test_watching_writes_the_page_until_the_search_ends(experiment: Experiment) -> None:
+def test_watching_writes_the_page_until_the_search_ends(bare: Experiment) -> None:
     pages: list[tuple[State, int]] = []
     is_written = threading.Event()
 
@@ -246,25 +246,25 @@ def test_watching_writes_the_page_until_the_search_ends(experiment: Experiment) 
             pages.append((material.state, material.num_ended))
             is_written.set()
 
-        watch_report(experiment, told=tell, pause_s=0.02)
+        watch_report(bare, data_dir=NOWHERE, told=tell, pause_s=0.02)
 
     thread = threading.Thread(target=watch)
-    with lock_experiment(experiment):
+    with lock_experiment(bare):
         thread.start()
         assert is_written.wait(60)
         is_written.clear()
-        add_trials(experiment, [{"intermediate_values": {"1": 0.5}}])
+        add_trials(bare, [{"intermediate_values": {"1": 0.5}}])
         assert is_written.wait(60)
     thread.join(60)
     assert not thread.is_alive()
     assert pages == [(State.RUNNING, 14), (State.RUNNING, 15), (State.FINISHED, 15)]
-    assert list(experiment.path.glob(".*.part")) == []
+    assert list(bare.path.glob(".*.part")) == []
 
 
-def test_ctrl_c_ends_watching(experiment: Experiment) -> None:
-    with lock_experiment(experiment):
+def test_ctrl_c_ends_watching(bare: Experiment) -> None:
+    with lock_experiment(bare):
         watching = subprocess.Popen(
-            [sys.executable, "-m", "search.cli", "report", str(experiment.path), "--watch"],
+            [sys.executable, "-m", "search.cli", "report", str(bare.path), "--watch", "--data-dir", str(NOWHERE)],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -272,7 +272,7 @@ def test_ctrl_c_ends_watching(experiment: Experiment) -> None:
         )
         try:
             until = time.monotonic() + 120
-            while not experiment.report.exists() and time.monotonic() < until:
+            while not bare.report.exists() and time.monotonic() < until:
                 time.sleep(0.1)
             time.sleep(0.5)
             watching.send_signal(signal.SIGINT)
@@ -281,22 +281,22 @@ def test_ctrl_c_ends_watching(experiment: Experiment) -> None:
             watching.kill()
     assert watching.returncode == 130
     assert "Traceback" not in said
-    read_page(experiment.report)
+    read_page(bare.report)
 
 
-def test_the_command_says_where_the_page_is(experiment: Experiment, tmp_path: Path, capsys: Any) -> None:
+def test_the_command_says_where_the_page_is(bare: Experiment, tmp_path: Path, capsys: Any) -> None:
     for arguments, code, wanted in (
         (["--output", str(tmp_path / "page.html")], 0, "page.html is written (finished, 14 of 14"),
         (["--output", str(tmp_path / "no" / "such" / "page.html")], 2, "--output names another file"),
     ):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "argv", ["fmnist", "report", str(experiment.path), *arguments])
+            patch.setattr(sys, "argv", ["fmnist", "report", str(bare.path), "--data-dir", str(NOWHERE), *arguments])
             with pytest.raises(SystemExit) as ended:
                 main()
         captured = capsys.readouterr()
         assert int(ended.value.code or 0) == code
         assert wanted in (captured.out + captured.err).replace("\n", "")
-    assert not experiment.report.exists()
+    assert not bare.report.exists()
 
 
 def test_intervals_are_those_of_images() -> None:
@@ -357,9 +357,7 @@ def test_trials_in_one_slot_do_not_overlap_and_no_slot_is_made_up(experiment: Ex
     stays = assign_slots(read_material(experiment))
     for slot in {stay.slot for stay in stays}:
         mine = [stay for stay in stays if stay.slot == slot]
-        assert all(
-            later.start - earlier.end >= timedelta(seconds=-1) for earlier, later in zip(mine, mine[1:], strict=False)
-        )
+        assert all(later.start - earlier.end >= timedelta(seconds=-1) for earlier, later in pairwise(mine))
     most = max(int(((start <= at) & (at < end - 1)).sum()) for at in range(720))
     assert len({stay.slot for stay in stays}) == most
 

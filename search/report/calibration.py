@@ -86,5 +86,5 @@ def chart_calibration(predictions: Predictions) -> Chart:
                 for b in bins
             ],
         ),
-        note=f"Confidence is the probability of the predicted class; the error is over {_NUM_BINS} bins of equal width (ECE).",
+        note=f"Confidence: the probability of the predicted class. The error (ECE) is over {_NUM_BINS} equal bins.",
     )

@@ -14,7 +14,6 @@ import numpy.typing as npt
 from search.report.items import Numbers, Picture
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _DPI = 110
@@ -38,19 +37,33 @@ def draw(
     )
 
 
-def grid(figure: Figure, rows: int, columns: int) -> list[list[Axes]]:
-    """Axes without ticks or frame, row by row."""
-    found: Any = figure.subplots(rows, columns, squeeze=False)
-    for axes in found.flat:
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.set_frame_on(False)
-    return [list(row) for row in found]
+def tile(
+    figure: Figure, images: Sequence[npt.NDArray[Any]], titles: Sequence[str], *, columns: int, title_lines: int = 1
+) -> None:
+    """Square images in greys, each from its least to its greatest value, under their titles, in so many columns.
+
+    All in one axes: matplotlib takes long for many.
+    """
+    axes, pitch = figure.add_subplot(), 1.06 + 0.14 * title_lines
+    for place, (image, title) in enumerate(zip(images, titles, strict=True)):
+        left, top = place % columns * 1.06, place // columns * pitch
+        axes.imshow(image, cmap="gray", interpolation="nearest", extent=(left, left + 1, top + 1, top))
+        axes.text(left + 0.5, top - 0.03, title, ha="center", va="bottom", fontsize=8.5)
+    axes.set(xlim=(0, columns * 1.06 - 0.06), ylim=(-(-len(images) // columns) * pitch - 0.06, -0.16 * title_lines))
+    axes.axis("off")
 
 
-def show(axes: Axes, image: npt.NDArray[Any]) -> None:
-    """An image ``(H, W)`` in greys from its least to its greatest value."""
-    axes.imshow(image, cmap="gray", interpolation="nearest")
+def stack(figure: Figure, images: Sequence[npt.NDArray[Any]], titles: Sequence[str]) -> None:
+    """Wide images of one shape below each other, each with its title at its left."""
+    axes = figure.add_subplot()
+    height, width = images[0].shape
+    for row, image in enumerate(images):
+        top = row * 1.08 * height
+        axes.imshow(image, cmap="gray", interpolation="nearest", extent=(0, width, top + height, top))
+    axes.set(xlim=(0, width), ylim=((len(images) * 1.08 - 0.08) * height, 0), frame_on=False)
+    axes.set_yticks([(row * 1.08 + 0.5) * height for row in range(len(images))], titles)
+    axes.set_xticks([])
+    axes.tick_params(length=0)
 
 
 def plain(text: str, *, limit: int = 24) -> str:

@@ -14,6 +14,7 @@ from fmnist_models.errors import UserError
 from fmnist_models.files import read_json
 from search.experiment import EvaluationFiles
 from search.predictions import Predictions, read_predictions
+from search.report.wording import text
 
 _MAX_CLASSES = 20
 _MAX_IMAGES = 1_000_000
@@ -63,7 +64,7 @@ def _parse(raw: Any, files: EvaluationFiles) -> Evaluated:
     bounds = [scores[key] for key in ("accuracy_low", "accuracy", "accuracy_high")]
     if not (2 <= len(names) <= _MAX_CLASSES and len(set(names)) == len(names)):
         raise ValueError("class names")
-    if not all(isinstance(text, str) for text in (*names, raw["dataset"])) or type(raw["trial"]) is not int:
+    if not all(isinstance(value, str) for value in (*names, raw["dataset"])) or type(raw["trial"]) is not int:
         raise ValueError("of another kind")
     if not all(isinstance(value, (int, float)) and 0 <= value <= 1 for value in bounds):
         raise ValueError("accuracy")
@@ -76,7 +77,7 @@ def _parse(raw: Any, files: EvaluationFiles) -> Evaluated:
         accuracy=bounds[1],
         accuracy_low=bounds[0],
         accuracy_high=bounds[2],
-        class_names=names,
+        class_names=tuple(text(name, limit=40) for name in names),
         confusion=confusion,
         predictions=predictions,
         problem=problem,

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from search.predictions import Predictions
-from search.report.drawing import draw, grid, plain, show
+from search.report.drawing import draw, plain, stack, tile
 from search.report.images import Images
 from search.report.items import Chart, Numbers, Picture
 from search.report.wording import count, text
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _ROWS, _COLUMNS = 3, 15  # of each class, as in the paper's Figure 1
 _NUM_LOOKALIKES = 8
@@ -29,17 +27,15 @@ _FAMILIES = (
 def picture_examples(images: Images) -> Picture:
     """Three rows of each class, as Figure 1 of the paper has them."""
 
-    def paint(figure: Figure) -> None:
-        cells = grid(figure, len(images.class_names), 1)
-        for label, (name, (axes,)) in enumerate(zip(images.class_names, cells, strict=True)):
-            show(axes, _mosaic(_examples(images, label, _ROWS * _COLUMNS), _COLUMNS))
-            axes.set_ylabel(plain(name), rotation=0, ha="right", va="center")
-
+    mosaics = [
+        _mosaic(_examples(images, label, _ROWS * _COLUMNS), _COLUMNS) for label in range(len(images.class_names))
+    ]
+    shown = [plain(name) for name in images.class_names]
     size = (7.2, 1.12 * len(images.class_names))
     names = ", ".join(images.class_names)
     return draw(
         size,
-        paint,
+        lambda figure: stack(figure, mosaics, shown),
         title="Examples of each class",
         alt=f"Grey images of 28 by 28 pixels, three rows of {_COLUMNS} for each of the classes {names}.",
         note="The first training images of each class (Figure 1 of the paper).",
@@ -52,11 +48,9 @@ def picture_families(images: Images) -> list[Picture]:
     for figure_name, names in _FAMILIES:
         labels = [images.class_names.index(name) for name in names if name in images.class_names]
 
-        def paint(figure: Figure, labels: Sequence[int] = labels) -> None:
-            for label, (axes,) in zip(labels, grid(figure, len(labels), 1), strict=True):
-                show(axes, _mosaic(_examples(images, label, _NUM_LOOKALIKES), _NUM_LOOKALIKES))
-                axes.set_ylabel(plain(images.class_names[label]), rotation=0, ha="right", va="center")
-
+        mosaics = [_mosaic(_examples(images, label, _NUM_LOOKALIKES), _NUM_LOOKALIKES) for label in labels]
+        shown = [plain(images.class_names[label]) for label in labels]
+        paint = partial(stack, images=mosaics, titles=shown)
         pictures.append(
             draw(
                 (5.6, 0.62 * len(labels)),
@@ -87,15 +81,12 @@ def picture_wrong(images: Images, predictions: Predictions, names: Sequence[str]
         return None
     rows = -(-len(worst) // _WRONG_COLUMNS)
 
-    def paint(figure: Figure) -> None:
-        cells = [axes for row in grid(figure, rows, _WRONG_COLUMNS) for axes in row]
-        for index, axes in zip(worst, cells, strict=False):
-            show(axes, images.test[index])
-            is_, taken = (
-                plain(names[labels[index]], limit=14) for labels in (predictions.labels, predictions.predicted)
-            )
-            axes.set_title(f"{is_}\nnot {taken}\n{predictions.confidence[index]:.0%} sure", fontsize=8.5)
-
+    is_, taken = (
+        [plain(names[labels[i]], limit=14) for i in worst] for labels in (predictions.labels, predictions.predicted)
+    )
+    sure = [f"{predictions.confidence[i]:.0%} sure" for i in worst]
+    titles = ["\n".join(lines) for lines in zip(is_, (f"not {name}" for name in taken), sure, strict=True)]
+    shown = [images.test[i] for i in worst]
     listed = [
         (
             str(i),
@@ -106,8 +97,8 @@ def picture_wrong(images: Images, predictions: Predictions, names: Sequence[str]
         for i in worst
     ]
     return draw(
-        (8.0, 1.85 * rows),
-        paint,
+        (8.0, 1.95 * rows),
+        lambda figure: tile(figure, shown, titles, columns=_WRONG_COLUMNS, title_lines=3),
         title="Wrong with the highest confidence",
         alt=f"{count(len(worst), 'test image')}, each with its true class, the class it was taken for and the "
         "confidence; the table below lists them.",

@@ -11,13 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fmnist_models.errors import UserError
-from search.report.drawing import draw, grid, plain, show
+from search.report.drawing import draw, plain, tile
 from search.report.images import Images
 from search.report.items import Missing, Picture
 from search.report.wording import network
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from torch import Tensor, nn
 
 _TENTH = 9
@@ -79,18 +78,10 @@ def _tenth_maps(model: nn.Module, image: npt.NDArray[np.float32]) -> dict[str, n
 def _picture_filters(weights: Tensor, *, name: str) -> Picture:
     """``weights``: ``(N, 1, H, W)``."""
     filters = weights.detach().numpy()[:, 0]
-    size = filters.shape[-1]
-    columns = 8
-    rows = -(-len(filters) // columns)
-
-    def paint(figure: Figure) -> None:
-        cells = [axes for row in grid(figure, rows, columns) for axes in row]
-        for one, axes in zip(filters, cells, strict=False):
-            show(axes, one)
-
+    size, columns = filters.shape[-1], 8
     return draw(
-        (5.6, 0.72 * rows),
-        paint,
+        (5.6, 0.7 * -(-len(filters) // columns)),
+        lambda figure: tile(figure, list(filters), [""] * len(filters), columns=columns, title_lines=0),
         title=_FILTERS,
         alt=f"{len(filters)} filters of {size} by {size} weights, each in greys from its lowest to its highest weight.",
         note=f"{name} after training (Figure 7 of the paper).",
@@ -102,17 +93,10 @@ def _picture_maps(
 ) -> Picture:
     shown: list[tuple[str, npt.NDArray[Any]]] = [("input", image), *maps.items()]
     columns = 4 if len(shown) <= 8 else 6
-    rows = -(-len(shown) // columns)
-
-    def paint(figure: Figure) -> None:
-        cells = [axes for row in grid(figure, rows, columns) for axes in row]
-        for (title, one), axes in zip(shown, cells, strict=False):
-            show(axes, one)
-            axes.set_title(plain(title), fontsize=8.5)
-
+    names, pictures = [plain(title) for title, _ in shown], [picture for _, picture in shown]
     return draw(
-        (1.35 * columns, 1.6 * rows),
-        paint,
+        (1.35 * columns, 1.55 * -(-len(shown) // columns)),
+        lambda figure: tile(figure, pictures, names, columns=columns),
         title=_MAPS,
         alt=f"The input, a {label}, and the tenth channel of the output of each of {len(maps)} convolutions, "
         "coarser from layer to layer.",

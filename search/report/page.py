@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import gzip
 import json
 import secrets
@@ -11,6 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from fmnist_models.errors import printable
 from fmnist_models.files import write_aside
 from search.errors import ExperimentError
 from search.experiment import Experiment
@@ -50,12 +52,13 @@ def render_page(material: Material, *, data_dir: Path | None) -> str:
     """The page as HTML; ``data_dir``: where images are, as in `fmnist_models.data.data_root`."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
-    from plotly.offline import get_plotlyjs
 
     content = Content(material, data_dir)
     sections = [*content.search(), content.winner(), content.pictures()]
     table = tabulate_trials(material)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown
+    )
     return environment.from_string(_resource("report.html.jinja")).render(
         title=f"{text(material.experiment.name)}: a search on {text(material.dataset)}",
         name=text(material.experiment.name),
@@ -69,7 +72,7 @@ def render_page(material: Material, *, data_dir: Path | None) -> str:
         style=Markup(_resource("report.css")),
         script=Markup(_resource("report.js")),
         data=pack(_data(sections, table, material)),
-        plotly=pack(get_plotlyjs()),
+        plotly=_packed_plotly(),
     )
 
 
@@ -77,6 +80,20 @@ def pack(value: Any) -> str:
     """Text, or a value as JSON, gzipped and in base64, which is safe anywhere in HTML and a third of Plotly's size."""
     content = value if isinstance(value, str) else json.dumps(value, allow_nan=False, separators=(",", ":"))
     return base64.b64encode(gzip.compress(content.encode(), mtime=0)).decode()
+
+
+@functools.cache
+def _packed_plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    return pack(get_plotlyjs())
+
+
+def _shown(value: Any) -> Any:
+    """What no person can see, or what turns a line around, is written out, wherever it came from."""
+    return (
+        value if not isinstance(value, str) or hasattr(value, "__html__") or value.isprintable() else printable(value)
+    )
 
 
 def _data(sections: list[Section], table: TrialsTable, material: Material) -> dict[str, Any]:
