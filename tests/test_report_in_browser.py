@@ -94,8 +94,12 @@ def test_the_page_opens_without_complaint_or_request(opened: Opened, report: Pat
 def test_nothing_of_a_stranger_ran(opened: Opened) -> None:
     assert opened.value("window.harm === undefined && document.querySelectorAll('img[src=x]').length === 0")
     assert HOSTILE[:20] in opened.value("document.body.innerText")
-    ticks = opened.page.locator("[data-chart=slice-0] .xtick").all_text_contents()
+    ticks = opened.page.locator("[data-chart^=slice-] .xtick").all_text_contents()
     assert any("</script><script" in tick for tick in ticks)
+    texts = opened.value("document.querySelector('[data-chart=history]').data.flatMap((trace) => trace.text ?? [])")
+    strange = [text for text in texts if "script" in text]
+    assert strange
+    assert {tag for text in strange for tag in re.findall("<[^>]*>", text)} == {"<b>", "</b>", "<br>"}
 
 
 def test_the_table_sorts_by_its_headings_with_the_keyboard(opened: Opened) -> None:
