@@ -65,6 +65,11 @@ class Experiment:
         return self.path / "trials.csv"
 
     @property
+    def report(self) -> Path:
+        """The page about it all."""
+        return self.path / "report.html"
+
+    @property
     def warm_start(self) -> Path:
         """The finished trials of another experiment that the sampler learned from."""
         return self.path / "warm_start.json"

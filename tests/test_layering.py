@@ -41,6 +41,7 @@ READERS = (
     "search.record",
     "search.reflection",
     "search.removal",
+    *(f"search.report.{path.stem}" for path in sorted((ROOT / "search" / "report").glob("[a-z]*.py"))),
     "search.results",
     "search.review_text",
     "search.text_curve",

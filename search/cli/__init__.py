@@ -10,6 +10,7 @@ from search.cli.exits import errors_told
 from search.cli.experiments import experiments_app
 from search.cli.images import data_app
 from search.cli.jobs import jobs_app, submit
+from search.cli.reporting import report
 from search.cli.reproducing import reproduce
 from search.cli.reviewing import evaluate, importance
 from search.cli.searching import search_app
@@ -33,6 +34,7 @@ app.command("reproduce")(reproduce)
 app.command("dashboard")(dashboard)
 app.command("tensorboard")(tensorboard)
 app.command("mlflow")(mlflow)
+app.command("report")(report)
 app.add_typer(experiments_app, name="experiments")
 app.add_typer(data_app, name="data")
 app.add_typer(cluster_app, name="cluster")
