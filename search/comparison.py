@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TestResult:
-    """How the chosen trial did on the test images; the interval is the 95 % one."""
+class Accuracy:
+    """How the best trial did on the test images; the interval is the 95 % one."""
 
     accuracy: float
     accuracy_low: float
@@ -56,7 +56,7 @@ class Side:
     trials_per_hour: float | None
     parameters: Mapping[str, Any]
     settings: Mapping[str, Any]
-    test: TestResult | None
+    test: Accuracy | None
     no_test: str | None
 
 
@@ -125,7 +125,7 @@ def _read_side(experiment: Experiment) -> Side:
         metric=settings["metric"],
         best_value=None if best is None else best.value,
         best_trial=None if best is None else best.number,
-        trials=Counter(STATE_NAMES[trial.state] for trial in trials),
+        trials=dict(Counter(STATE_NAMES[trial.state] for trial in trials)),
         search_s=search_s,
         trials_per_hour=num_ended / search_s * 3600 if search_s > 0 else None,
         parameters={} if best is None else compact_parameters(best.params),
@@ -169,7 +169,7 @@ def _differing(sides: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     return {name: [side.get(name) for side in sides] for name in names}
 
 
-def _read_test(experiment: Experiment) -> tuple[TestResult | None, str | None]:
+def _read_test(experiment: Experiment) -> tuple[Accuracy | None, str | None]:
     path = experiment.evaluation.summary
     try:
         scores = read_json(path)["scores"]
@@ -182,7 +182,7 @@ def _read_test(experiment: Experiment) -> tuple[TestResult | None, str | None]:
     except (UserError, LookupError, TypeError):
         return None, f"{path} is no test result"
     low_to_high = dict(zip(("accuracy", "accuracy_low", "accuracy_high"), map(float, accuracies), strict=True))
-    return TestResult(**low_to_high, num_images=number), None
+    return Accuracy(**low_to_high, num_images=number), None
 
 
 def _compare_pairs(experiments: Sequence[Experiment], sides: Sequence[Side]) -> list[Pair]:

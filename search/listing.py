@@ -61,9 +61,9 @@ class Pruning:
 class Listing:
     """The rows that were asked for.
 
-    ``columns``: all there are. ``chosen``: those that were asked for, ``None`` if no one said. ``num_found``: rows
-    before ``top`` cut them. ``left_out``: how many trials there are of each state that was not asked for. ``pruning``:
-    ``None`` if no trial was pruned.
+    ``columns``: all there are. ``chosen``: those that were asked for, ``None`` if no one said. ``num_found`` and
+    ``found_states``: of the rows before ``top`` cut them. ``left_out``: how many trials there are of each state that
+    was not asked for. ``pruning``: ``None`` if no trial was pruned.
     """
 
     experiment: str
@@ -75,6 +75,7 @@ class Listing:
     columns: Sequence[str]
     chosen: Sequence[str] | None
     num_found: int
+    found_states: Sequence[str]
     left_out: Mapping[str, int]
     pruning: Pruning | None
 
@@ -110,7 +111,8 @@ def read_listing(experiment: Experiment, question: Question) -> Listing:
         columns=columns,
         chosen=chosen or None,
         num_found=len(rows),
-        left_out=Counter(state for state in map(_state, trials) if state not in wanted),
+        found_states=list(dict.fromkeys(row["state"] for row in rows)),
+        left_out=dict(Counter(state for state in map(_state, trials) if state not in wanted)),
         pruning=_measure_pruning(trials, settings.get("max_epochs")),
     )
 

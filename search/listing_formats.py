@@ -82,8 +82,8 @@ def format_parquet(listing: Listing) -> bytes:
 
 def title(listing: Listing) -> str:
     """What is listed."""
-    states = {row["state"] for row in listing.rows}
-    kind = f"{states.pop()} of " if len(states) == 1 else "" if listing.num_found == len(listing.trials) else "of "
+    states = listing.found_states
+    kind = f"{states[0]} of " if len(states) == 1 else "" if listing.num_found == len(listing.trials) else "of "
     found = f"{listing.num_found:,} " if kind else ""
     asked_for = f" ({listing.max_trials:,} asked for)" if listing.max_trials != len(listing.trials) else ""
     cut = f", the first {len(listing.rows):,}" if len(listing.rows) < listing.num_found else ""
@@ -115,7 +115,7 @@ def _cells(listing: Listing, *, ascii_only: bool) -> tuple[list[str], list[list[
     if listing.chosen is not None:
         rows = [[_as_cell(name, row.get(name), ascii_only) for name in listing.chosen] for row in listing.rows]
         return list(listing.chosen), rows
-    states = {row["state"] for row in listing.rows}
+    states = listing.found_states
     shown = {
         "trial": "trial",
         **({"state": "state"} if len(states) > 1 else {}),
