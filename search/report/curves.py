@@ -14,7 +14,7 @@ from search.report.material import Material
 from search.report.states import NAMES, marker
 from search.report.wording import count, number
 
-_MAX_CURVES = 40  # of each group
+_MAX_CURVES = 25  # of each group
 _MAX_EPOCHS = 200  # of each curve
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 _TITLE = "Learning curves by rung"
@@ -38,7 +38,8 @@ def chart_curves(material: Material) -> Chart | Missing:
         drawn += some
         colour, dash = f"--c{min(position, 4) + 1}", _DASHES[min(position, 4)]
         traces.append(
-            _lines(some, name=f"{name} ({len(group):,})") | {"line": {"color": colour, "dash": dash, "width": 1.5}}
+            _lines(some, name=f"{name} ({len(group):,})")
+            | {"line": {"color": colour, "dash": dash, "width": 1.5}, "opacity": 0.8}
         )
     for state, name in NAMES.items():
         ends = [trial for trial in drawn if trial.state == state]

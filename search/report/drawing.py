@@ -44,12 +44,12 @@ def tile(
 
     All in one axes: matplotlib takes long for many.
     """
-    axes, pitch = figure.add_subplot(), 1.06 + 0.14 * title_lines
+    axes, pitch = figure.add_subplot(), 1.12 + 0.14 * title_lines
     for place, (image, title) in enumerate(zip(images, titles, strict=True)):
-        left, top = place % columns * 1.06, place // columns * pitch
+        left, top = place % columns * 1.12, place // columns * pitch
         axes.imshow(image, cmap="gray", interpolation="nearest", extent=(left, left + 1, top + 1, top))
         axes.text(left + 0.5, top - 0.03, title, ha="center", va="bottom", fontsize=8.5)
-    axes.set(xlim=(0, columns * 1.06 - 0.06), ylim=(-(-len(images) // columns) * pitch - 0.06, -0.16 * title_lines))
+    axes.set(xlim=(0, columns * 1.12 - 0.12), ylim=(-(-len(images) // columns) * pitch - 0.12, -0.16 * title_lines))
     axes.axis("off")
 
 

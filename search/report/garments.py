@@ -97,7 +97,7 @@ def picture_wrong(images: Images, predictions: Predictions, names: Sequence[str]
         for i in worst
     ]
     return draw(
-        (8.0, 1.95 * rows),
+        (8.0, 1.86 * rows),
         lambda figure: tile(figure, shown, titles, columns=_WRONG_COLUMNS, title_lines=3),
         title="Wrong with the highest confidence",
         alt=f"{count(len(worst), 'test image')}, each with its true class, the class it was taken for and the "
@@ -107,7 +107,7 @@ def picture_wrong(images: Images, predictions: Predictions, names: Sequence[str]
             header=("test image", "true class", "predicted class", "confidence"),
             rows=listed,
         ),
-        note=f"{count(len(worst), 'image')} of {count(len(wrong), 'image')} that it got wrong.",
+        note=f"{len(worst):,} of the {count(len(wrong), 'image')} that it got wrong.",
     )
 
 

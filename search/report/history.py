@@ -12,6 +12,7 @@ from search.report.states import NAMES, marker
 from search.report.wording import count, number
 
 _MAX_POINTS = 2_000
+_FEW = 200  # points that large ones do not hide
 _TITLE = "Optimisation history"
 
 
@@ -30,7 +31,7 @@ def chart_history(material: Material) -> Chart | Missing:
             numbers, values = zip(*shown, strict=True)
             traces.append(
                 {"type": "scatter", "mode": "markers", "name": name, "x": numbers, "y": values, "customdata": numbers}
-                | {"marker": marker(state)}
+                | {"marker": marker(state, size=8 if len(points) <= _FEW else 5)}
             )
     if steps:
         x = [*(trial.number for trial, _ in steps), max(points[-1][0].number, steps[-1][0].number)]

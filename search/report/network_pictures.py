@@ -95,7 +95,7 @@ def _picture_maps(
     columns = 4 if len(shown) <= 8 else 6
     names, pictures = [plain(title) for title, _ in shown], [picture for _, picture in shown]
     return draw(
-        (1.35 * columns, 1.55 * -(-len(shown) // columns)),
+        (1.35 * columns, 1.54 * -(-len(shown) // columns)),
         lambda figure: tile(figure, pictures, names, columns=columns),
         title=_MAPS,
         alt=f"The input, a {label}, and the tenth channel of the output of each of {len(maps)} convolutions, "

@@ -91,9 +91,9 @@
         });
         return line;
       }));
-      const range = part.length ? `${first + 1} to ${first + part.length} of ${shown.length}` : "none";
+      const range = part.length ? `${first + 1} to ${first + part.length} of ${shown.length.toLocaleString("en")}` : "none";
       const sorted = order.column < 0 ? "" : `, sorted by ${columns[order.column].name}, ${order.sign > 0 ? "ascending" : "descending"}`;
-      find("shown").textContent = `Trials shown: ${range}${shown.length < rows.length ? ` (${rows.length} in all)` : ""}${sorted}.`;
+      find("shown").textContent = `Trials shown: ${range}${shown.length < rows.length ? ` (${rows.length.toLocaleString("en")} in all)` : ""}${sorted}.`;
       find("back").disabled = first === 0;
       find("next").disabled = first + PAGE >= shown.length;
     }

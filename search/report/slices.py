@@ -18,6 +18,7 @@ from search.report.wording import count, label, number, text
 _MAX_SLICES = 24
 _MAX_POINTS = 400  # of a state, in each slice
 _NUM_BINS = 4
+_FEW = 200  # points that large ones do not hide
 _SHOWN = (TrialState.PRUNED, TrialState.COMPLETE)
 _GOLDEN = 0.618034
 
@@ -60,7 +61,7 @@ def _chart(material: Material, valued: Sequence[tuple[FrozenTrial, float]], name
             x, y, numbers = zip(*kept, strict=True)
             traces.append(
                 {"type": "scatter", "mode": "markers", "name": NAMES[state], "x": x, "y": y, "customdata": numbers}
-                | {"marker": marker(state, size=6)}
+                | {"marker": marker(state, size=6 if len(having) <= _FEW else 4)}
             )
     axis: dict[str, object] = {"title": {"text": label(name)}}
     if scale.options is not None:

@@ -15,6 +15,7 @@ from search.report.states import NAMES, PATTERNS
 from search.report.wording import count, duration
 
 _MAX_BARS = 1_500
+_MAX_EDGED = 150  # with edges, that many bars would be edges only
 _MAX_SLOTS = 100
 _OVERLAP = timedelta(seconds=1)  # the next trial of a slot may be drawn before the last one's end is recorded
 _TITLE = "Timeline"
@@ -122,7 +123,7 @@ def _bars(stays: Sequence[Stay], state: TrialState) -> dict[str, object]:
         "customdata": [stay.trial for stay in mine],
         "marker": {
             "color": f"--{NAMES[state]}",
-            "line": {"color": "--card", "width": 1},
+            "line": {"color": "--card", "width": 1 if len(stays) <= _MAX_EDGED else 0},
             "pattern": {
                 "shape": PATTERNS[state],
                 "fgcolor": "--card",
