@@ -1,6 +1,6 @@
 """Records the table that searches are simulated with: real trainings of CustomNet, every epoch of every configuration.
 
-`nice python -m benchmarks.record_table [--configurations 150]` goes on where the table in `benchmarks/tables/` ends, so
+`nice python -m benchmarks.record_table` goes on where the table in `benchmarks/tables/` ends, so
 it may be stopped at any time; configurations are a random sample of `SPACE`, and so is each beginning of the table.
 Seconds are those of one CPU core (process time), so that other work on the machine does not count.
 """
@@ -48,7 +48,7 @@ def configurations(count: int) -> Iterator[dict[str, Any]]:
 
 
 def train(params: dict[str, Any], number: int, data: TrainingData) -> Iterator[dict[str, float]]:
-    """What each epoch gives; fewer of them if the loss is no longer finite."""
+    """What each epoch gives; fewer of them if the loss is no longer finite, as no table can be replayed with."""
     plan = TrainingPlan(
         network="customnet", hyperparameters=params, num_epochs=NUM_EPOCHS, seed=derive_seed(_SEED, number)
     )
@@ -67,7 +67,8 @@ def train(params: dict[str, Any], number: int, data: TrainingData) -> Iterator[d
 def main() -> None:
     """Adds configurations to the table until it holds as many as asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--configurations", type=int, default=150)
+    parser.add_argument("--first", type=int, default=0, help="configuration to begin with")
+    parser.add_argument("--configurations", type=int, default=150, help="and the number to end before")
     parser.add_argument("--table", type=Path, default=TABLE)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -77,14 +78,17 @@ def main() -> None:
     text = arguments.table.read_text(encoding="utf-8") if arguments.table.exists() else ""
     done = {int(row["configuration"]) for row in csv.DictReader(io.StringIO(text))}
     for number, params in enumerate(configurations(arguments.configurations)):
-        if number in done:
+        if number < arguments.first or number in done:
             continue
         out = io.StringIO()
         writer = csv.DictWriter(out, ["configuration", *names, "epoch", *_RESULTS], lineterminator="\n")
         if not text:
             writer.writeheader()
         shown = {name: value if isinstance(value, str) else repr(value) for name, value in params.items()}
-        for epoch, result in enumerate(train(params, number, data), start=1):
+        results = list(train(params, number, data))
+        if len(results) < NUM_EPOCHS:
+            continue
+        for epoch, result in enumerate(results, start=1):
             writer.writerow({"configuration": number, **shown, "epoch": epoch, **result})
         text += out.getvalue()
         arguments.table.parent.mkdir(exist_ok=True)
