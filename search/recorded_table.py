@@ -71,19 +71,24 @@ def read_table(path: Path, space: Space) -> RecordedTable:
     lengths = {len(rows) for rows in curves.values()}
     if len(lengths) != 1 or any(int(row["epoch"]) != n for rows in curves.values() for n, row in enumerate(rows, 1)):
         raise ValueError(f"{path} must hold the same epochs, from 1, for each configuration, but holds {lengths}")
-    names = [name for name, dimension in space.dimensions.items() if not isinstance(dimension, Fixed)]
-    first = [rows[0] for rows in curves.values()]
-    return RecordedTable(
-        space,
-        np.array([_place(space, {n: _parse(space.dimensions[n], row[n]) for n in names}) for row in first]),
-        np.array([[[float(row[name]) for name in _RESULTS] for row in rows] for rows in curves.values()]),
-    )
+    try:
+        return RecordedTable(
+            space,
+            np.array([_place(space, _parse(space, rows[0])) for rows in curves.values()]),
+            np.array([[[float(row[name]) for name in _RESULTS] for row in rows] for rows in curves.values()]),
+        )
+    except KeyError as error:
+        raise ValueError(f"{path} must have a column and the space an option {error}") from error
 
 
-def _parse(dimension: Dimension, text: str) -> Any:
-    if isinstance(dimension, Choice):
-        return next(option for option in dimension.options if str(option) == text)
-    return float(text)
+def _parse(space: Space, row: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, dimension in space.dimensions.items():
+        if isinstance(dimension, Choice):
+            values[name] = {str(option): option for option in dimension.options}[row[name]]
+        elif not isinstance(dimension, Fixed):
+            values[name] = float(row[name])
+    return values
 
 
 def _place(space: Space, hyperparameters: Mapping[str, Any]) -> npt.NDArray[np.float64]:

@@ -103,6 +103,39 @@ def test_hyperband_compares_within_a_bracket_from_its_own_first_rung_on() -> Non
     assert should_prune(pruner, late[0], dict.fromkeys((1, 2, 3), 0.1), [strong[n] for n in late[1:5]])
 
 
+@settings(max_examples=60, deadline=None)
+@given(curves=CURVES, window=st.integers(1, 5), metric=METRICS, data=st.data())
+def test_in_a_window_a_trial_is_compared_with_those_before_it_alone(
+    curves: list[list[int]], window: int, metric: str, data: st.DataObject
+) -> None:
+    pruner = data.draw(
+        st.sampled_from(
+            [
+                HalvingPruner(metric=metric, min_epochs=1, reduction_factor=2),
+                HyperbandPruner(metric=metric, min_epochs=1, max_epochs=MAX_EPOCHS, reduction_factor=3),
+                MedianPruner(metric=metric, min_epochs=1),
+            ]
+        )
+    )
+    trials = []
+    for number, curve in enumerate(curves):
+        epochs = dict(enumerate(map(float, curve[: data.draw(st.integers(1, MAX_EPOCHS))]), start=1))
+        state = TrialState.COMPLETE if len(epochs) == MAX_EPOCHS else TrialState.PRUNED
+        value = epochs[1] if state == TrialState.COMPLETE else None
+        trials.append(create_trial(state=state, value=value, intermediate_values=epochs))
+        trials[-1].number = number
+    standings = Standings(pruner, window=window)
+    for trial in data.draw(st.permutations(trials)):
+        for epoch, value in trial.intermediate_values.items():
+            standings.epoch_ended(trial.number, epoch, value)
+        standings.trial_ended(trial)
+    for number in range(len(trials)):
+        for epoch in range(1, MAX_EPOCHS):
+            values = {e: float(curves[number][e - 1]) for e in range(1, epoch + 1)}
+            before = trials[: max(0, number + 1 - window)]
+            assert standings.should_prune(number, values) == should_prune(pruner, number, values, before)
+
+
 def test_without_a_pruner_everything_goes_on() -> None:
     best = create_trial(value=1.0, intermediate_values={1: 1.0})
     assert not should_prune(NoPruner(), 1, {1: 0.0}, [best] * 10)
