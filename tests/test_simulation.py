@@ -62,11 +62,11 @@ def test_what_the_driver_and_starts_take_is_idle_time(tmp_path: Path) -> None:
 
 
 def test_the_driver_does_one_thing_at_a_time(tmp_path: Path) -> None:
-    """With twelve slots that all ask at once, the last waits for eleven others."""
+    """Twelve slots ask at once: the last one's trial begins after 12 s, and until then nobody's epoch is heard of."""
     table = make_table(tmp_path, make_config(), SMALL[: SMALL.index("1,0.01")])
     done = simulate(make_config(), table, Fleet(num_slots=12, suggest_s=1.0))
-    assert sorted(trial.time_s for trial in done.trials) == [float(n + 1 + 2) for n in range(12)]
-    assert done.time_to(0.6) == 3.0
+    assert sorted(trial.time_s for trial in done.trials) == [12 + 1.0] * 11 + [12 + 2.0]
+    assert done.time_to(0.6) == 13.0
     assert done.time_to(0.61) is None
 
 
