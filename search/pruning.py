@@ -1,33 +1,37 @@
 """Which trials are not worth going on with: decided from recorded values alone, so that a decision can be made again.
 
 Optuna's own pruners write into the study while they decide, which a crash in between would leave half done, and see
-every trial there is, which a repeatable search must not.
+every trial there is, which a repeatable search must not; and go through all of them each time.
 """
 
 from __future__ import annotations
 
 import math
-import statistics
 import zlib
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
-from optuna.trial import FrozenTrial, TrialState
-
-from fmnist_models.epoch import is_better
+from fmnist_models.epoch import DIRECTIONS, is_better
 from search.config import SearchConfig
 
 _MEDIAN_OF_AT_LEAST = 5  # trials, as in Optuna's MedianPruner
 
 
 class Pruner(Protocol):
-    """Decides about a trial after an epoch."""
+    """Decides about a trial after an epoch. ``of_complete``: only complete trials are compared with."""
 
-    def should_prune(self, number: int, values: Mapping[int, float], others: Sequence[FrozenTrial]) -> bool:
-        """Whether trial ``number`` ends after the newest epoch of ``values`` (epoch → the search's metric).
+    of_complete: ClassVar[bool]
 
-        ``others``: the trials that it is compared with, itself not among them.
+    def field(self, number: int, epoch: int) -> Hashable | None:
+        """Where trial ``number`` is compared at this epoch, with all that are there too; ``None`` if nowhere."""
+        ...
+
+    def should_prune(self, values: Mapping[int, float], there: Sequence[float]) -> bool:
+        """Whether a trial ends after the newest epoch of ``values`` (epoch → the search's metric).
+
+        ``there``: the others' values in the field of that epoch, in ascending order.
         """
         ...
 
@@ -36,7 +40,12 @@ class Pruner(Protocol):
 class NoPruner:
     """Lets every trial go on."""
 
-    def should_prune(self, number: int, values: Mapping[int, float], others: Sequence[FrozenTrial]) -> bool:
+    of_complete: ClassVar[bool] = False
+
+    def field(self, number: int, epoch: int) -> Hashable | None:
+        return None
+
+    def should_prune(self, values: Mapping[int, float], there: Sequence[float]) -> bool:
         return False
 
 
@@ -48,18 +57,17 @@ class HalvingPruner:
     1/``reduction_factor`` of those that have come so far, or the best of fewer.
     """
 
+    of_complete: ClassVar[bool] = False
     metric: str
     min_epochs: int
     reduction_factor: int
 
-    def should_prune(self, number: int, values: Mapping[int, float], others: Sequence[FrozenTrial]) -> bool:
-        epoch = max(values)
-        if not self._is_rung(epoch):
-            return False
-        value = values[epoch]
-        there = [trial.intermediate_values[epoch] for trial in others if epoch in trial.intermediate_values]
+    def field(self, number: int, epoch: int) -> Hashable | None:
+        return epoch if self._is_rung(epoch) else None
+
+    def should_prune(self, values: Mapping[int, float], there: Sequence[float]) -> bool:
         num_going_on = max(1, (len(there) + 1) // self.reduction_factor)
-        return sum(is_better(other, value, metric=self.metric) for other in there) >= num_going_on
+        return _count_better(values[max(values)], there, metric=self.metric) >= num_going_on
 
     def _is_rung(self, epoch: int) -> bool:
         rung = self.min_epochs
@@ -75,19 +83,22 @@ class HyperbandPruner:
     A trial's number decides its bracket, in the proportions of the paper; it is compared with trials of its own only.
     """
 
+    of_complete: ClassVar[bool] = False
     metric: str
     min_epochs: int
     max_epochs: int
     reduction_factor: int
 
-    def should_prune(self, number: int, values: Mapping[int, float], others: Sequence[FrozenTrial]) -> bool:
+    def field(self, number: int, epoch: int) -> Hashable | None:
         bracket = self.bracket(number)
-        halving = HalvingPruner(
-            metric=self.metric,
-            min_epochs=self.min_epochs * self.reduction_factor**bracket,
-            reduction_factor=self.reduction_factor,
-        )
-        return halving.should_prune(number, values, [t for t in others if self.bracket(t.number) == bracket])
+        return None if self._halving(bracket).field(number, epoch) is None else (bracket, epoch)
+
+    def should_prune(self, values: Mapping[int, float], there: Sequence[float]) -> bool:
+        return self._halving(0).should_prune(values, there)
+
+    def _halving(self, bracket: int) -> HalvingPruner:
+        first = self.min_epochs * self.reduction_factor**bracket
+        return HalvingPruner(metric=self.metric, min_epochs=first, reduction_factor=self.reduction_factor)
 
     def bracket(self, number: int) -> int:
         """The trial's bracket, 0 the one with the earliest first rung."""
@@ -106,17 +117,25 @@ class MedianPruner:
     """From epoch ``min_epochs`` on, a trial whose best value so far is worse than the median of the complete trials'
     values at this epoch ends (Golovin et al. 2017, "Google Vizier", section 3.5)."""
 
+    of_complete: ClassVar[bool] = True
     metric: str
     min_epochs: int
 
-    def should_prune(self, number: int, values: Mapping[int, float], others: Sequence[FrozenTrial]) -> bool:
-        epoch = max(values)
-        complete = [trial.intermediate_values for trial in others if trial.state == TrialState.COMPLETE]
-        there = [known[epoch] for known in complete if epoch in known]
-        if epoch < self.min_epochs or len(there) < _MEDIAN_OF_AT_LEAST:
+    def field(self, number: int, epoch: int) -> Hashable | None:
+        return epoch if epoch >= self.min_epochs else None
+
+    def should_prune(self, values: Mapping[int, float], there: Sequence[float]) -> bool:
+        if len(there) < _MEDIAN_OF_AT_LEAST:
             return False
-        median = statistics.median(there)
+        median = (there[(len(there) - 1) // 2] + there[len(there) // 2]) / 2
         return all(is_better(median, value, metric=self.metric) for value in values.values())
+
+
+def _count_better(value: float, there: Sequence[float], *, metric: str) -> int:
+    """How many of the values, which ascend, are better."""
+    if DIRECTIONS[metric] == "maximize":
+        return len(there) - bisect_right(there, value)
+    return bisect_left(there, value)
 
 
 def build_pruner(config: SearchConfig) -> Pruner:

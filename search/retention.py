@@ -38,7 +38,9 @@ class Retention:
         self._checked_s = -math.inf
         for trial in trials:
             if trial.state.is_finished():
-                self.trial_ended(trial)
+                self._experiment.trial(trial.number).remove_unfinished()
+                self._rank(trial)
+        self.sweep(trials)  # of all at once, which on object storage is one list and not requests for each trial
 
     def trial_ended(self, trial: FrozenTrial) -> None:
         """Removes what the trial's end made needless: its own checkpoints, or those of a trial it is better than."""
@@ -48,11 +50,10 @@ class Retention:
             files.remove_checkpoints()
             return
         files.remove(files.last)
-        heapq.heappush(self._best, (self._sign * trial.value, -trial.number))
-        if len(self._best) > self._config.keep_checkpoints:
-            _, number = heapq.heappop(self._best)
-            worse = self._experiment.trial(-number)
-            worse.remove(worse.best)
+        worse = self._rank(trial)
+        if worse is not None:
+            files = self._experiment.trial(worse)
+            files.remove(files.best)
 
     def sweep(self, trials: Sequence[FrozenTrial]) -> None:
         """Removes what processes saved of trials after these had ended."""
@@ -64,6 +65,13 @@ class Retention:
                 files = self._experiment.trial(trial.number)
                 surplus = [files.last] if trial.number in kept else [files.last, files.best]
                 files.remove(*(path for path in surplus if there is None or path in there or path.exists()))
+
+    def _rank(self, trial: FrozenTrial) -> int | None:
+        """Puts a trial among the best if it belongs there; gives the number of the one that does not any more."""
+        if trial.state != TrialState.COMPLETE or trial.value is None:
+            return None
+        heapq.heappush(self._best, (self._sign * trial.value, -trial.number))
+        return -heapq.heappop(self._best)[1] if len(self._best) > self._config.keep_checkpoints else None
 
     def before_trial(self) -> None:
         """Makes sure that one more trial has room.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +14,10 @@ from fmnist_models.epoch import DIRECTIONS, Epoch
 from search.config import SearchConfig
 from search.errors import ExperimentError
 from search.experiment import Experiment
+from search.horizon import Horizon
 from search.pruning import build_pruner
 from search.record import MESSAGE, REASON, Failure, best_value, open_study
+from search.standings import Standings
 from search.suggestions import Suggester
 
 PRUNED_AFTER = "pruned_after_epoch"
@@ -41,19 +44,29 @@ class SearchStudy:
     the C trials at work is the faster one.
     """
 
-    def __init__(self, study: optuna.Study, config: SearchConfig, *, warm: Sequence[FrozenTrial] = ()) -> None:
+    def __init__(
+        self,
+        study: optuna.Study,
+        config: SearchConfig,
+        *,
+        warm: Sequence[FrozenTrial] = (),
+        horizon: Horizon | None = None,
+    ) -> None:
         self.study = study
         self._config = config
         self._window = (config.max_concurrent_trials or 1) if config.deterministic else 1
-        self._suggester = Suggester(config, window=self._window, warm=warm)
-        self._pruner = build_pruner(config)
+        self._suggester = Suggester(config, window=self._window, warm=warm, horizon=horizon)
+        self._standings = Standings(build_pruner(config), window=self._window if config.deterministic else None)
         self._running: dict[int, Trial] = {}
+        # Kept beside the study, from which Optuna would make a list of all trials each time.
         trials = study.get_trials(deepcopy=False)
-        self._interrupted = [
-            trial.number
-            for trial in trials
-            if trial.state == TrialState.RUNNING and self._settle(trial.number) == TrialState.RUNNING
-        ]
+        self._ids = [trial._trial_id for trial in trials]
+        self._open = {trial.number for trial in trials if not trial.state.is_finished()}
+        self._num_enqueued = sum(_QUEUE in trial.user_attrs for trial in trials)
+        self._queue: list[dict[str, Any]] | None = None
+        for trial in trials:
+            self._learn(trial)
+        self._interrupted = [n for n in sorted(self._open) if self._settle(n) == TrialState.RUNNING]
 
     @classmethod
     def open(cls, experiment: Experiment, config: SearchConfig, *, warm: Sequence[FrozenTrial] = ()) -> SearchStudy:
@@ -69,13 +82,13 @@ class SearchStudy:
 
         Returns how many will not be tried until the study is to hold more trials.
         """
-        queue = self._queue
+        queue = self._read_queue()
         new = [configuration for configuration in configurations if configuration not in queue]
         if new:
             self.study.set_user_attr(_QUEUE, queue + new)
-        trials = self.study.get_trials(deepcopy=False)
-        num_waiting = len(queue) + len(new) - sum(_QUEUE in trial.user_attrs for trial in trials)
-        return max(0, num_waiting - max(0, self._config.max_trials - len(trials)))
+            self._queue = queue + new
+        num_waiting = len(queue) + len(new) - self._num_enqueued
+        return max(0, num_waiting - max(0, self._config.max_trials - len(self._ids)))
 
     def next_assignment(self) -> Assignment | None:
         """The next trial to train; ``None`` if there is none, or none yet (see ``has_next``).
@@ -86,16 +99,16 @@ class SearchStudy:
         if not self.has_next():
             return None
         number = self._interrupted.pop(0) if self._interrupted else self._add()
-        self._running[number] = Trial(self.study, self.trial(number)._trial_id)
+        self._running[number] = Trial(self.study, self._ids[number])
         return Assignment(number, self._hyperparameters(number))
 
     def has_next(self) -> bool:
         """Whether there is a trial to train now: an interrupted one, or a new one that may be drawn already."""
         if self._interrupted:
             return True
-        trials = self.study.get_trials(deepcopy=False)
-        seen = trials[: max(0, len(trials) + 1 - self._window)] if self._config.deterministic else []
-        return not self.is_full() and all(trial.state.is_finished() for trial in seen)
+        if self.is_full():
+            return False
+        return not self._config.deterministic or min(self._open, default=math.inf) > len(self._ids) - self._window
 
     def give_back(self, number: int) -> None:
         """Takes back a trial that was handed out and is not trained after all; it comes out again."""
@@ -115,6 +128,7 @@ class SearchStudy:
             if epoch.epoch < self._config.max_epochs and self._should_prune(known, {epoch.epoch: value}):
                 self._running[number].set_user_attr(PRUNED_AFTER, epoch.epoch)
             self._running[number].report(value, step=epoch.epoch)
+            self._standings.epoch_ended(number, epoch.epoch, value)
         return self._settle(number)
 
     def fail(self, number: int, failure: Failure) -> None:
@@ -132,15 +146,15 @@ class SearchStudy:
 
     def is_full(self) -> bool:
         """Whether the study holds as many trials as asked for, so that no new one will come out."""
-        return len(self.study.get_trials(deepcopy=False)) >= self._config.max_trials
+        return len(self._ids) >= self._config.max_trials
 
     def is_finished(self) -> bool:
         """Whether the study holds as many trials as asked for and none of them is still to be trained."""
-        return self.is_full() and all(trial.state.is_finished() for trial in self.study.get_trials(deepcopy=False))
+        return self.is_full() and not self._open
 
     def trial(self, number: int) -> FrozenTrial:
         """A trial as recorded."""
-        return self.study.get_trials(deepcopy=False)[number]
+        return self.study._storage.get_trial(self._ids[number])
 
     def _hyperparameters(self, number: int) -> dict[str, Any]:
         try:
@@ -150,21 +164,21 @@ class SearchStudy:
                 f"trial {number} of the study {self.study.study_name} does not go with the search's space: {error}"
             ) from error
 
-    @property
-    def _queue(self) -> list[dict[str, Any]]:
-        queue = self.study.user_attrs.get(_QUEUE, [])
-        if not isinstance(queue, list) or not all(isinstance(chosen, dict) for chosen in queue):
-            raise ExperimentError(f"the study {self.study.study_name} holds no list of chosen configurations")
-        return list(queue)
+    def _read_queue(self) -> list[dict[str, Any]]:
+        if self._queue is None:
+            queue = self.study.user_attrs.get(_QUEUE, [])
+            if not isinstance(queue, list) or not all(isinstance(chosen, dict) for chosen in queue):
+                raise ExperimentError(f"the study {self.study.study_name} holds no list of chosen configurations")
+            self._queue = queue
+        return self._queue
 
     def _add(self) -> int:
         """Draws a trial and records it with all its parameters at once; gives its number."""
-        trials = self.study.get_trials(deepcopy=False)
-        number = len(trials)
-        queue, position = self._queue, sum(_QUEUE in trial.user_attrs for trial in trials)
+        number = len(self._ids)
+        queue, position = self._read_queue(), self._num_enqueued
         fixed = queue[position] if position < len(queue) else None
         try:
-            drawn = self._suggester.suggest(number, trials=trials, fixed=fixed)
+            drawn = self._suggester.suggest(number, fixed=fixed)
         except (TypeError, ValueError) as error:
             if fixed is None:
                 raise
@@ -175,16 +189,23 @@ class SearchStudy:
         if fixed is not None:
             drawn.set_user_attr(_QUEUE, position)
         self.study.add_trial(drawn)
+        self._num_enqueued += fixed is not None
+        self._ids.append(self.study._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number))
+        self._open.add(number)
+        self._suggester.tell(self.trial(number))
         return number
+
+    def _learn(self, trial: FrozenTrial) -> None:
+        """Takes in a trial that the study held at the start."""
+        self._suggester.tell(trial)
+        for epoch, value in trial.intermediate_values.items():
+            self._standings.epoch_ended(trial.number, epoch, value)
+        self._standings.trial_ended(trial)
 
     def _should_prune(self, known: FrozenTrial, newest: dict[int, float]) -> bool:
         if PRUNED_AFTER in known.user_attrs:
             return False
-        trials = self.study.get_trials(deepcopy=False)
-        if self._config.deterministic:
-            trials = trials[: max(0, known.number + 1 - self._window)]
-        others = [trial for trial in trials if trial.number != known.number]
-        return self._pruner.should_prune(known.number, known.intermediate_values | newest, others)
+        return self._standings.should_prune(known.number, known.intermediate_values | newest)
 
     def _settle(self, number: int) -> TrialState:
         """Ends a trial whose record says that it has ended; a crash can come between the two. Returns its state."""
@@ -201,4 +222,8 @@ class SearchStudy:
         self._running.pop(number, None)
         value = best_value(self.trial(number), self._config.metric) if state == TrialState.COMPLETE else None
         self.study.tell(number, value, state=state)
+        self._open.discard(number)
+        ended = self.trial(number)
+        self._suggester.tell(ended)
+        self._standings.trial_ended(ended)
         return state

@@ -1,82 +1,118 @@
-"""Suggesting hyperparameters: Optuna's sampler asks a copy of the study that shows it only what it may see."""
+"""Suggesting hyperparameters: Optuna's sampler asks a study that shows it only what it may see."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import optuna
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import InMemoryStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from fmnist_models.epoch import DIRECTIONS
 from fmnist_models.seeds import derive_seed
 from search.config import SearchConfig
+from search.horizon import Horizon
 
 
 class Suggester:
     """Draws each trial's hyperparameters as a function of (seed, trial number, what it may see).
 
     What trial k may see is the result of every trial up to number k - ``window`` that has ended; others it sees as
-    running. ``warm``: finished trials of another search, seen from the start.
+    running. Of those that have ended it looks at what ``horizon`` keeps. ``warm``: finished trials of another search,
+    seen from the start.
     """
 
-    def __init__(self, config: SearchConfig, *, window: int, warm: Sequence[FrozenTrial] = ()) -> None:
+    def __init__(
+        self,
+        config: SearchConfig,
+        *,
+        window: int,
+        warm: Sequence[FrozenTrial] = (),
+        horizon: Horizon | None = None,
+    ) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._config = config
         self._window = window
-        self._storage = _Storage()
-        self._copy = optuna.create_study(
-            storage=self._storage, direction=DIRECTIONS[config.metric], sampler=RandomSampler()
-        )
         self._num_warm = len(warm)
-        self._copy.add_trials(warm)
-        self._num_shown = 0
-        self._running: list[int] = []
+        self._horizon = horizon or Horizon(config.metric)
+        self._running: dict[int, FrozenTrial] = {}
+        self._ended: dict[int, FrozenTrial] = {}  # of those that it sees as running
+        for position, trial in enumerate(warm):
+            if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
+                self._horizon.add(_copy(trial, position, has_ended=True))
 
-    def suggest(
-        self, number: int, *, trials: Sequence[FrozenTrial], fixed: Mapping[str, Any] | None = None
-    ) -> FrozenTrial:
+    def tell(self, trial: FrozenTrial) -> None:
+        """Tells it of one of the search's trials: that it runs, or how it ended."""
+        if self._config.sampler == "random":
+            return
+        position = self._num_warm + trial.number
+        if trial.number not in self._running:
+            self._running[trial.number] = _copy(trial, position, has_ended=False)
+        if trial.state.is_finished():
+            self._ended[trial.number] = _copy(trial, position, has_ended=True)
+
+    def suggest(self, number: int, *, fixed: Mapping[str, Any] | None = None) -> FrozenTrial:
         """A running trial with all its parameters, to be added to the study.
 
-        ``trials``: the study's trials 0 … ``number`` - 1. ``fixed``: parameters that are given.
+        It has been told of each trial up to ``number`` - 1. ``fixed``: parameters that are given.
         """
-        self._show(trials, to=number)
+        self._advance(to=number)
+        storage = _Storage([*self._horizon.trials(), *self._running.values()])
+        storage.create_new_study([StudyDirection[DIRECTIONS[self._config.metric].upper()]], "suggestions")
         # Counted on from the warm trials: a search with the seed of that which it learns from would draw the same.
-        self._copy.sampler = build_sampler(self._config, number=self._num_warm + number)
+        sampler = build_sampler(self._config, number=self._num_warm + number)
+        study = optuna.load_study(study_name="suggestions", storage=storage, sampler=sampler)
         if fixed:
-            self._copy.enqueue_trial(dict(fixed))
-        trial = self._copy.ask()
+            study.enqueue_trial(dict(fixed))
+        trial = study.ask()
         self._config.space.suggest(trial)
-        self._num_shown += 1
-        self._running.append(number)
         return create_trial(state=TrialState.RUNNING, params=trial.params, distributions=trial.distributions)
 
-    def _show(self, trials: Sequence[FrozenTrial], *, to: int) -> None:
-        """Brings the copy up to what trial ``to`` may see."""
-        for trial in trials[self._num_shown : to]:
-            shown = create_trial(state=TrialState.RUNNING, params=trial.params, distributions=dict(trial.distributions))
-            self._copy.add_trial(shown)
-            self._running.append(trial.number)
-        self._num_shown = to
-        for number in list(self._running):
-            if trials[number].state.is_finished() and number <= to - self._window:
-                self._end(trials[number])
-                self._running.remove(number)
-
-    def _end(self, trial: FrozenTrial) -> None:
-        trial_id = self._num_warm + trial.number
-        for epoch, value in trial.intermediate_values.items():
-            self._storage.set_trial_intermediate_value(trial_id, epoch, value)
-        self._storage.set_trial_state_values(trial_id, trial.state, trial.values)
+    def _advance(self, *, to: int) -> None:
+        """Shows the ends of the trials that trial ``to`` may see."""
+        for number in [number for number in self._ended if number <= to - self._window]:
+            trial = self._ended.pop(number)
+            del self._running[number]
+            if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
+                self._horizon.add(trial)
 
 
 class _Storage(InMemoryStorage):
-    """Forgets the notes that a sampler makes of trials: a copy made anew, after a restart, would not have them."""
+    """Holds the trial that parameters are asked for, and shows ``past`` ones beside it."""
+
+    def __init__(self, past: Sequence[FrozenTrial]) -> None:
+        super().__init__()
+        self._past = past
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        past = [trial for trial in self._past if states is None or trial.state in states]
+        return past + super().get_all_trials(study_id, deepcopy, states)
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        pass
+        """Forgets the notes that a sampler makes of trials."""
+
+
+def _copy(trial: FrozenTrial, position: int, *, has_ended: bool) -> FrozenTrial:
+    """What a sampler is to know of a trial; numbered from 1, as 0 is the one that it is asked for."""
+    return FrozenTrial(
+        number=position + 1,
+        trial_id=position + 1,
+        state=trial.state if has_ended else TrialState.RUNNING,
+        value=trial.value if has_ended else None,
+        params=trial.params,
+        distributions=trial.distributions,
+        intermediate_values=trial.intermediate_values if has_ended else {},
+        datetime_start=trial.datetime_start,
+        datetime_complete=trial.datetime_complete if has_ended else None,
+        user_attrs={},
+        system_attrs={},
+    )
 
 
 def build_sampler(config: SearchConfig, *, number: int) -> BaseSampler:

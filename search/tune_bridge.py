@@ -84,6 +84,11 @@ class StudyScheduler(_NotSaved, FIFOScheduler):
     def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
         _take_for_deaths(tune_controller)
 
+    def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
+        """First in, first out; Tune's own goes through all trials that ever were, and that at every event."""
+        live = [trial for trial in tune_controller.get_live_trials() if trial.status == TuneTrial.PENDING]
+        return min(live, key=lambda trial: int(trial.config["number"]), default=None)
+
     def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
         """Only a trial whose process died ends in an error of Tune's; it is the trial's end if it took too long, or
         has used up its restarts. One that Tune gives up before it began is handed out anew."""

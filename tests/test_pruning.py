@@ -12,15 +12,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.pruners import BasePruner, SuccessiveHalvingPruner
 from optuna.pruners import MedianPruner as OptunaMedianPruner
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from fmnist_models.epoch import DIRECTIONS
 from search.pruning import HalvingPruner, HyperbandPruner, MedianPruner, NoPruner, Pruner
+from search.standings import Standings
 
 MAX_EPOCHS = 9
 # Few values, so that ties are common.
 CURVES = st.lists(st.lists(st.integers(0, 6), min_size=MAX_EPOCHS, max_size=MAX_EPOCHS), min_size=2, max_size=12)
 METRICS = st.sampled_from(sorted(DIRECTIONS))
+
+
+def should_prune(pruner: Pruner, number: int, values: dict[int, float], others: Sequence[FrozenTrial]) -> bool:
+    standings = Standings(pruner)
+    for other in others:
+        for epoch, value in other.intermediate_values.items():
+            standings.epoch_ended(other.number, epoch, value)
+        standings.trial_ended(other)
+    return standings.should_prune(number, values)
 
 
 def decide_both(
@@ -42,7 +52,7 @@ def decide_both(
             study.tell(live.pop(number), value)
             continue
         others = [other for other in study.trials if other.number != number]
-        mine = ours.should_prune(number, {**known, epoch: value}, others)
+        mine = should_prune(ours, number, {**known, epoch: value}, others)
         trial.report(value, epoch)
         assert mine == trial.should_prune(), (number, epoch)
         if mine:
@@ -87,12 +97,45 @@ def test_hyperband_compares_within_a_bracket_from_its_own_first_rung_on() -> Non
     for number, trial in enumerate(strong):
         trial.number = number
     weak = {1: 0.1}
-    assert pruner.should_prune(early[0], weak, [strong[n] for n in early[1:5]])
-    assert not pruner.should_prune(early[0], weak, [strong[n] for n in late[:5]])
-    assert not pruner.should_prune(late[0], weak, [strong[n] for n in late[1:5]])
-    assert pruner.should_prune(late[0], dict.fromkeys((1, 2, 3), 0.1), [strong[n] for n in late[1:5]])
+    assert should_prune(pruner, early[0], weak, [strong[n] for n in early[1:5]])
+    assert not should_prune(pruner, early[0], weak, [strong[n] for n in late[:5]])
+    assert not should_prune(pruner, late[0], weak, [strong[n] for n in late[1:5]])
+    assert should_prune(pruner, late[0], dict.fromkeys((1, 2, 3), 0.1), [strong[n] for n in late[1:5]])
+
+
+@settings(max_examples=60, deadline=None)
+@given(curves=CURVES, window=st.integers(1, 5), metric=METRICS, data=st.data())
+def test_in_a_window_a_trial_is_compared_with_those_before_it_alone(
+    curves: list[list[int]], window: int, metric: str, data: st.DataObject
+) -> None:
+    pruner = data.draw(
+        st.sampled_from(
+            [
+                HalvingPruner(metric=metric, min_epochs=1, reduction_factor=2),
+                HyperbandPruner(metric=metric, min_epochs=1, max_epochs=MAX_EPOCHS, reduction_factor=3),
+                MedianPruner(metric=metric, min_epochs=1),
+            ]
+        )
+    )
+    trials = []
+    for number, curve in enumerate(curves):
+        epochs = dict(enumerate(map(float, curve[: data.draw(st.integers(1, MAX_EPOCHS))]), start=1))
+        state = TrialState.COMPLETE if len(epochs) == MAX_EPOCHS else TrialState.PRUNED
+        value = epochs[1] if state == TrialState.COMPLETE else None
+        trials.append(create_trial(state=state, value=value, intermediate_values=epochs))
+        trials[-1].number = number
+    standings = Standings(pruner, window=window)
+    for trial in data.draw(st.permutations(trials)):
+        for epoch, value in trial.intermediate_values.items():
+            standings.epoch_ended(trial.number, epoch, value)
+        standings.trial_ended(trial)
+    for number in range(len(trials)):
+        for epoch in range(1, MAX_EPOCHS):
+            values = {e: float(curves[number][e - 1]) for e in range(1, epoch + 1)}
+            before = trials[: max(0, number + 1 - window)]
+            assert standings.should_prune(number, values) == should_prune(pruner, number, values, before)
 
 
 def test_without_a_pruner_everything_goes_on() -> None:
     best = create_trial(value=1.0, intermediate_values={1: 1.0})
-    assert not NoPruner().should_prune(1, {1: 0.0}, [best] * 10)
+    assert not should_prune(NoPruner(), 1, {1: 0.0}, [best] * 10)

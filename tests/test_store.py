@@ -14,10 +14,13 @@ from pathlib import Path
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
+from optuna.trial import TrialState, create_trial
 from PIL import Image
 
+from search.config import parse_config
 from search.errors import ExperimentError
 from search.experiment import Experiment
+from search.retention import Retention
 from search.store import Store, parse_store
 
 REPOSITORY = Path(__file__).parent.parent
@@ -181,3 +184,30 @@ def test_a_copy_is_found_by_its_store(store: Store) -> None:
     assert experiment.location == f"{store.address}/x"
     assert experiment.trial(7).location == f"{store.address}/x/trials/00007"
     assert Experiment(Path("/elsewhere/x")).location == "/elsewhere/x"
+
+
+def test_a_long_search_is_continued_without_requests_for_each_of_its_trials(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = Experiment(store.local / "long", None, store)
+    trials = []
+    for number in range(30):
+        trials.append(create_trial(state=TrialState.COMPLETE, value=float(number)))
+        trials[-1].number = number
+    surplus = [experiment.trial(3).best, experiment.trial(28).last]
+    for path in (*surplus, experiment.trial(29).best):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"weights")
+        store.send(path)
+    asked: list[Path] = []
+    remove = Store.remove
+
+    def remove_and_note(self: Store, *paths: Path) -> None:
+        asked.extend(paths)
+        remove(self, *paths)
+
+    monkeypatch.setattr(Store, "remove", remove_and_note)
+    config = parse_config({"space": {"model": "customnet"}, "keep_checkpoints": 2}, where="test")
+    Retention(experiment, config, trials)
+    assert asked == surplus
+    assert [key for key in keys() if "/long/" in key] == ["experiments/long/trials/00029/best.safetensors"]
