@@ -61,7 +61,7 @@ def test_this_project_runs_from_what_is_collected_and_from_nothing_else(folder: 
     collect(folder, packages=PACKAGES, files={"config.yaml": ""})
     assert sorted(path.name for path in folder.iterdir()) == sorted([*PACKAGES, "config.yaml"])
     kinds = {path.suffix or path.name for path in folder.rglob("*") if path.is_file()}
-    assert kinds <= {".py", ".yaml", ".typed", ".j2", ".json", ".md"}
+    assert kinds <= {".py", ".yaml", ".typed", ".j2", ".json", ".md", ".css", ".js", ".jinja"}
     assert sum(path.stat().st_size for path in folder.rglob("*")) < 2_000_000
     script = "import search.cli, cluster.jobs, fmnist_models; print(search.__file__, cluster.__file__)"
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
