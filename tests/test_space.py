@@ -227,16 +227,16 @@ def test_one_search_ranges_over_every_network() -> None:
 @pytest.mark.parametrize(
     ("unfreeze", "asked_of"),
     [
-        ({"subset": ["layer3", "layer4"]}, {"resnet18", "resnet34"}),
-        ({"subset": ["c1", "c3"]}, {"lenet5"}),
-        ({"subset": ["conv1", "fc6"]}, {"alexnet11"}),
-        (["stem"], {"resnet18", "resnet34"}),
-        ([], {"resnet18", "resnet34", "lenet5", "alexnet11", "lstm"}),
+        ({"subset": ["layer3", "layer4"]}, ["resnet18", "resnet34"]),
+        ({"subset": ["c1", "c3"]}, ["lenet5"]),
+        ({"subset": ["conv1", "fc6"]}, ["alexnet11"]),
+        (["stem"], ["resnet18", "resnet34"]),
+        ([], ["resnet18", "resnet34", "lenet5", "alexnet11", "lstm"]),
     ],
     ids=str,
 )
 def test_stages_are_decided_for_the_networks_that_have_them_and_the_others_train_whole(
-    unfreeze: Any, asked_of: set[str]
+    unfreeze: Any, asked_of: list[str]
 ) -> None:
     space = parse_space({"model": {"choice": list(NETWORKS)}, "unfreeze": unfreeze})
     for values, trial in draw_trials(space, num_trials=60):
