@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import platform
 import re
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import prod
@@ -16,13 +18,16 @@ from torch import Tensor
 
 from fmnist_models.files import write_aside
 
-_FILE = re.compile(r"(?P<key>[0-9a-f]{32})-(?P<dtype>float32|bfloat16)-(?P<shape>\d+(x\d+)*)")
+_FILE = re.compile(r"(?P<key>[0-9a-f]{32})-(?P<dtype>float32|bfloat16)-(?P<shape>\d+(x\d+)*)-(?P<hash>[0-9a-f]{32})")
+_SECONDS_TO_WRITE = 600.0  # after which what is half written is of a process that was killed
+_verified: set[str] = set()  # files that this process has seen to be whole
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def default_folder() -> Path:
-    """Where this user's features are on this machine."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fmnist-search" / "features"
+    """Where this user's features are, of this machine alone, as others may share the folder and compute otherwise."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path(os.path.expanduser("~")) / ".cache")
+    return cache / "fmnist-search" / f"features-{platform.node()}"
 
 
 @dataclass(frozen=True)
@@ -37,19 +42,20 @@ class FeatureCache:
 
         They are kept if the disk has room for them, else only returned.
         """
-        for path in self._files():
-            if path.name.startswith(f"{key}-"):
-                with contextlib.suppress(OSError, RuntimeError):  # somebody else has just removed it
+        with contextlib.suppress(OSError, RuntimeError):  # somebody else has just removed it, or may not be read
+            for path in self._files():
+                if path.name.startswith(f"{key}-"):
                     return self._open(path)
         features = compute().contiguous()
         shape = "x".join(str(size) for size in features.shape)
-        path = self.folder / f"{key}-{str(features.dtype).removeprefix('torch.')}-{shape}"
+        content = _bytes_of(features)
+        name = f"{key}-{str(features.dtype).removeprefix('torch.')}-{shape}-{_hash(content)}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._make_room(features.nbytes)
-            write_aside(path, _bytes_of(features))
-            return self._open(path)
-        except OSError:
+            write_aside(self.folder / name, content)
+            return self._open(self.folder / name)
+        except (OSError, RuntimeError):
             return features
 
     def fits(self, num_bytes: int) -> bool:
@@ -64,7 +70,12 @@ class FeatureCache:
             path.unlink(missing_ok=True)
             raise OSError(f"{path} is cut short")
         os.utime(path)
-        return torch.from_file(str(path), shared=False, size=prod(shape), dtype=dtype).view(shape)
+        features = torch.from_file(str(path), shared=False, size=prod(shape), dtype=dtype).view(shape)
+        if path.name not in _verified and _hash(_bytes_of(features)) != match["hash"]:
+            path.unlink(missing_ok=True)
+            raise OSError(f"{path} does not hold what was written")
+        _verified.add(path.name)
+        return features
 
     def _files(self) -> list[Path]:
         """The least recently used first."""
@@ -79,6 +90,10 @@ class FeatureCache:
         files = self._files()
         sizes = {path: path.stat().st_size for path in files if path.exists()}
         total = sum(sizes.values()) + num_bytes
+        for part in self.folder.glob(".*.part"):
+            with contextlib.suppress(FileNotFoundError):
+                if part.stat().st_mtime < time.time() - _SECONDS_TO_WRITE:
+                    part.unlink()
         for path in files:
             if total <= self.max_bytes:
                 return
@@ -97,6 +112,10 @@ def feature_key(*parts: bytes | str, tensors: Iterable[Tensor]) -> str:
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(_bytes_of(flat))
     return digest.hexdigest()
+
+
+def _hash(content: memoryview) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:

@@ -18,6 +18,8 @@ from fmnist_models.prediction import normalise
 from fmnist_models.prefix import Chain, frozen_prefix, split_at
 
 _BATCH = 250
+_FORMAT = 1
+"""To be raised when what a stage makes of an image changes: a network, its normalisation, its enlargement."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,12 @@ def find_features(
     parts: Sequence[Tensor],
     normalisation: Normalisation,
     precision: str,
+    is_shared: bool = True,
+    rest: Chain | None = None,
 ) -> Features | None:
     """Features of the training and the validation images ``(N, 28, 28)`` uint8, computed or out of the cache; ``None``
-    if no stage is frozen, or the cache is too small for them.
+    if no stage is frozen, or the cache is too small for them. ``is_shared``: other trainings may want them too, so
+    that they are put into the cache. ``rest``: the chain that goes on with them, where there is one already.
 
     The key stands for all that decides them, the arithmetic included: weights of the frozen stages, images,
     normalisation, precision, torch, and what it computes on. Batches of one size make them the same, bit for bit,
@@ -58,26 +63,33 @@ def find_features(
     prefix = frozen_prefix(network, model)
     if not prefix:
         return None
-    stem, rest = split_at(network, model, prefix)
+    stem, whole_rest = split_at(network, model, prefix)
     assert network.stages is not None
     frozen = [
         tensor for stage in prefix for module in network.stages(model)[stage] for tensor in module.state_dict().values()
     ]
     device = parts[0].device
     on = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
-    arithmetic = f"{torch.__version__} {on} {torch.get_num_threads()} {precision} {normalisation}"
+    is_deterministic = torch.are_deterministic_algorithms_enabled()
+    cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    arithmetic = f"{_FORMAT} {torch.__version__} {cudnn} {on} {torch.get_num_threads()}"
+    arithmetic += f" {is_deterministic} {precision} {normalisation}"
     described = f"{network.name} {getattr(model, 'input_size', 28)} {prefix}"
     one = _run(stem, parts[0][:1], normalisation=normalisation, precision=precision)
     if not cache.fits(one.nbytes * max(len(part) for part in parts)):
         return None
 
     def find(part: Tensor) -> Tensor:
+        def compute() -> Tensor:
+            return _run(stem, part, normalisation=normalisation, precision=precision)
+
+        if not is_shared:
+            return compute()
         key = feature_key(arithmetic, described, tensors=[*frozen, part])
-        made = cache.get(key, lambda: _run(stem, part, normalisation=normalisation, precision=precision).cpu())
-        return made.to(device)
+        return cache.get(key, lambda: compute().cpu()).to(device)
 
     train, validation = map(find, parts)
-    return Features(train, validation, rest)
+    return Features(train, validation, rest or whole_rest)
 
 
 @torch.no_grad()  # and not inference_mode, whose tensors cannot be trained on

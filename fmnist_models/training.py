@@ -27,6 +27,7 @@ from fmnist_models.hyperparameters import Hyperparameters, defaults, domains
 from fmnist_models.networks import get_network
 from fmnist_models.precision import PRECISIONS, autocast, memory_format, resolve_precision
 from fmnist_models.prediction import DeviceImages, normalise, predict_scores
+from fmnist_models.prefix import Chain
 from fmnist_models.recipe import Recipe, build_optimizer, build_schedule
 from fmnist_models.seeds import derive_seed
 from fmnist_models.weights import apply_pretrained
@@ -130,7 +131,8 @@ class Training:
         self._batches = _batches(len(data.train), self._recipe.batch_size, smallest=2 * self._world_size)
         self._optimizer = build_optimizer(self._recipe, self.model.parameters())
         self._schedule = build_schedule(self._recipe, self._optimizer, num_steps=len(self._batches) * plan.num_epochs)
-        self._features = None if cache is None else self._find_features(cache)
+        self._cache, self._is_pretrained = cache, pretrained is not None
+        self._features = self._find_features()
         trained = self.model if self._features is None else self._features.rest
         self._forward: nn.Module = DistributedDataParallel(trained) if self._world_size > 1 else trained
 
@@ -184,6 +186,8 @@ class Training:
             ]
             raise ValueError(f"the checkpoint belongs to another training: {'; '.join(different)}")
         self.model.load_state_dict(state["model"])
+        if self._features is not None:
+            self._features = self._find_features(self._features.rest)  # the frozen stages too are those of the state
         self._optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])
         self.history = [Epoch(**epoch) for epoch in state["history"]]
@@ -232,11 +236,14 @@ class Training:
         images = normalise(augment(images, self._recipe), self._normalisation)
         return images.to(memory_format=memory_format(self._precision)), labels
 
-    def _find_features(self, cache: FeatureCache) -> Features | None:
-        if changes_images(self._recipe):
+    def _find_features(self, rest: Chain | None = None) -> Features | None:
+        if self._cache is None or changes_images(self._recipe):
             return None
         return find_features(
-            cache,
+            self._cache,
+            rest=rest,
+            # Fresh weights are those of this training alone.
+            is_shared=self._is_pretrained,
             network=get_network(self.plan.network),
             model=self.model,
             parts=(self._train.images, self._validation.images),

@@ -20,19 +20,29 @@ class Mailbox:
         self._assignment: dict[str, Any] = {}
         self._num_granted = 0
         self._is_stopped = True
+        self._num_waiting = 0
         self._messages: deque[dict[str, Any] | None] = deque()
         self._changed = asyncio.Condition()
 
-    async def assign(self, assignment: dict[str, Any]) -> None:
-        """The slot has a trial for its workers."""
+    async def wait_for(self, num_workers: int) -> None:
+        """The slot waits until so many workers have come for their first turn."""
+        await self._wait_until(lambda: self._num_waiting >= num_workers)
+
+    async def assign(self, assignment: dict[str, Any]) -> int:
+        """The slot has a trial for its workers; gives the turn."""
         async with self._changed:
             self._turn, self._assignment = self._turn + 1, assignment
             self._num_granted, self._is_stopped = 0, False
             self._messages.clear()
             self._changed.notify_all()
+        return self._turn
 
     async def next_assignment(self, after: int) -> tuple[int, dict[str, Any]]:
         """A worker waits for the turn after the one it has had."""
+        if not after:
+            async with self._changed:
+                self._num_waiting += 1
+                self._changed.notify_all()
         await self._wait_until(lambda: self._turn > after)
         return self._turn, self._assignment
 
@@ -48,17 +58,19 @@ class Mailbox:
         await self._wait_until(lambda: bool(self._messages))
         return self._messages.popleft()
 
-    async def grant(self) -> None:
+    async def grant(self, turn: int) -> None:
         """The slot lets the trial go on after one more step."""
         async with self._changed:
-            self._num_granted += 1
-            self._changed.notify_all()
+            if turn == self._turn:
+                self._num_granted += 1
+                self._changed.notify_all()
 
-    async def stop(self) -> None:
+    async def stop(self, turn: int) -> None:
         """The slot wants no more of this trial."""
         async with self._changed:
-            self._is_stopped = True
-            self._changed.notify_all()
+            if turn == self._turn:
+                self._is_stopped = True
+                self._changed.notify_all()
 
     async def may_go_on(self, turn: int, after_step: int) -> bool:
         """A worker waits until it is known whether the trial goes on; all of them get the same answer."""

@@ -102,8 +102,8 @@ def plan_slots(config: SearchConfig, nodes: Sequence[Resources], *, may_grow: bo
     """As many slots as fit on the nodes, at most ``config.max_cluster_share`` of them and
     ``config.max_concurrent_trials``.
 
-    ``may_grow``: nodes may join later, so that ``config.max_concurrent_trials``, unless only a share of the cluster is
-    wanted, is taken at its word; trials then wait for them.
+    ``may_grow``: nodes may join later, so that ``config.max_concurrent_trials`` is taken at its word, unless only a
+    share of the cluster is wanted and there is something to take a share of; trials then wait for them.
 
     Raises:
         ConfigError: not even one fits; says what was asked and what is there.
@@ -119,6 +119,8 @@ def plan_slots(config: SearchConfig, nodes: Sequence[Resources], *, may_grow: bo
     if may_grow and asked is not None and config.max_cluster_share == 1:
         return Slots(slot, asked)
     fit = sum(slot.count_workers(node) for node in nodes) // slot.num_workers
+    if fit < 1 and may_grow and asked is not None:
+        return Slots(slot, asked)
     if fit < 1:
         raise ConfigError(_explain_misfit(config, slot, nodes, may_grow=may_grow))
     count = max(1, int(fit * config.max_cluster_share + 1e-9))

@@ -19,8 +19,7 @@ from search.experiment import TrialFiles
 from search.study import Assignment
 from search.time_limit import read_timeout, time_limit
 from search.trial_message import explain_traceback, failure_message, storage_message
-from search.worker import STORAGE_ERROR, Shared, not_saved, train_assignment
-from search.worker_group import WorkerGroup
+from search.worker import STORAGE_ERROR, PeerLostError, Shared, not_saved, train_assignment
 
 
 class Workers(Protocol):
@@ -28,6 +27,9 @@ class Workers(Protocol):
 
     @property
     def is_alive(self) -> bool: ...
+
+    def wait_until_ready(self) -> None:
+        """Waits until they have started."""
 
     def run(self, assignment: Assignment, report: Callable[[dict[str, Any]], None]) -> None:
         """Trains a trial to its end and reports each epoch; what ``report`` raises ends it earlier."""
@@ -40,6 +42,8 @@ class ThisProcess:
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
+
+    def wait_until_ready(self) -> None: ...
 
     def run(self, assignment: Assignment, report: Callable[[dict[str, Any]], None]) -> None:
         def loop(config: dict[str, Any]) -> None:
@@ -69,28 +73,59 @@ def run_trial(config: dict[str, Any], shared: Shared) -> None:
         return
     if files.store is not None:
         files.path.mkdir(parents=True, exist_ok=True)
-    try:
-        with time_limit(files, shared.timeout_s):
-            _find_workers(shared).run(assignment, tune.report)
-    except Exception as error:
-        if _is_infrastructure(error):
-            raise
-        _report_failure(files, error)
+    num_reports = 0
+
+    def report(message: dict[str, Any]) -> None:
+        nonlocal num_reports
+        num_reports += 1
+        tune.report(message)
+
+    while True:
+        workers, are_new = _find_workers(shared)
+        try:
+            workers.wait_until_ready()
+            with time_limit(files, shared.timeout_s):
+                workers.run(assignment, report)
+        except Exception as error:
+            if not _is_infrastructure(error):
+                _report_failure(files, error)
+            elif are_new or num_reports:
+                raise
+            else:  # they may have died while they waited, which is no trial's
+                _forget_workers()
+                continue
+        return
 
 
-def _find_workers(shared: Shared) -> Workers:
-    """Those that wait for the slot's next trial; new ones if they have ended."""
+def _find_workers(shared: Shared) -> tuple[Workers, bool]:
+    """Those that wait for the slot's next trial, and whether they are new, as the others have ended."""
     global _workers
-    if _workers is None or not _workers.is_alive:
-        _workers = ThisProcess(shared) if shared.slot.num_workers == 1 else WorkerGroup(shared)
-    return _workers
+    if _workers is not None and _workers.is_alive:
+        return _workers, False
+    if shared.slot.num_workers == 1:
+        _workers = ThisProcess(shared)
+    else:
+        from search.worker_group import WorkerGroup
+
+        _workers = WorkerGroup(shared)
+    return _workers, True
+
+
+def _forget_workers() -> None:
+    global _workers
+    _workers = None
 
 
 def _is_infrastructure(error: Exception) -> bool:
     if isinstance(error, WorkerGroupError):
-        # When a worker dies, those who waited for it fail too, of their own code as it seems.
-        return any(hasattr(failure, "health_check_failure") for failure in error.worker_failures.values())
+        # When a worker dies, those who waited for it fail too, and may be the first to be heard of.
+        failures = error.worker_failures.values()
+        return any(map(_is_death, failures)) or all(isinstance(failure, PeerLostError) for failure in failures)
     return isinstance(error, (RayError, ControllerError))
+
+
+def _is_death(failure: Exception) -> bool:
+    return isinstance(failure, RayError) or type(failure).__name__.startswith("WorkerHealthCheck")
 
 
 def _report_failure(files: TrialFiles, error: Exception) -> None:

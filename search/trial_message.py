@@ -35,7 +35,7 @@ def explain_traceback(text: str) -> Failure:
     """What a traceback says was raised, the first line of it, and whether memory ran out."""
     lines = [line for line in text.strip().splitlines() if line.strip()]
     frames = [position for position, line in enumerate(lines) if line.startswith("  ")]
-    raised = next(iter(lines[max(frames, default=-1) + 1 :]), lines[-1])
+    raised = next(iter(lines[max(frames, default=-1) + 1 :]), lines[-1] if lines else "an error without a message")
     reason = Reason.MEMORY if any(sign in raised for sign in _OUT_OF_MEMORY) else Reason.CODE
     return Failure(reason, raised[:500])
 

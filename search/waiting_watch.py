@@ -34,6 +34,8 @@ class WaitingWatch(tune.Callback):
             return
         self._looked_s = now_s
         states = set(find_groups(self._slot).values()) - {"REMOVED"}
+        if not states:  # between two attempts of a worker group to start, or nothing to start
+            return
         if states != {"PENDING"}:
             self._since_s, self._is_told = None, False
             return

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import ray
 import torch
 from ray.train.torch import get_device
+from torch import distributed as dist
 from torch import nn
 
 from fmnist_models.checkpoint import load_checkpoint, save_checkpoint, save_weights
@@ -47,6 +48,14 @@ class Trainable(Protocol):
 
 class StorageError(Exception):
     """What a trial has to save could not be saved, which is no fault of its own."""
+
+
+class WorkerError(Exception):
+    """The traceback of what one of several workers raised; of the exception itself Ray Train passes on the message."""
+
+
+class PeerLostError(WorkerError):
+    """The same, of what is no more than that another worker is gone."""
 
 
 # How a traceback, all that is left of an exception from a worker group, names it.
@@ -114,7 +123,7 @@ def _make_training(assignment: Assignment, shared: Shared) -> Trainable:
         ray.get(shared.data),
         device=get_device() if shared.slot.gpus else torch.device("cpu"),
         pretrained=None if pretrained is None else ray.get(pretrained),
-        cache=FeatureCache(default_folder(), max_bytes=shared.feature_cache_bytes),
+        cache=FeatureCache(default_folder(), shared.feature_cache_bytes) if shared.feature_cache_bytes else None,
     )
 
 
@@ -123,23 +132,47 @@ def _resume(assignment: Assignment, shared: Shared, files: TrialFiles, *, is_fir
 
     The first worker completes what a crash may have left unwritten beside that checkpoint.
     """
+    state = _read_checkpoint(files, is_first=is_first)
     training = _make_training(assignment, shared)
+    if state is None:
+        return training
     try:
-        files.fetch()
-        if not files.last.exists():
-            return training
-        training.load_state_dict(load_checkpoint(files.last))
+        training.load_state_dict(state)
         if is_first:
             files.send(*_save_beside(training, files, shared))
     except (OSError, ExperimentError) as error:  # it may be readable the next time
         raise not_saved(files, error) from error
-    except (CheckpointError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         if explain_traceback(f"{type(error).__qualname__}: {error}").reason == Reason.MEMORY:
             raise
         if is_first:
             files.remove_checkpoints()
         return _make_training(assignment, shared)  # not the one that may be half of each
     return training
+
+
+def _read_checkpoint(files: TrialFiles, *, is_first: bool) -> dict[str, Any] | None:
+    """The last checkpoint; ``None`` if there is none, or it is damaged. Several workers read the same or none: they
+    have to do the same things from the beginning on.
+
+    Raises:
+        StorageError: it cannot be read, or not by all of them.
+    """
+    try:
+        files.fetch()
+        state = load_checkpoint(files.last) if files.last.exists() else None
+    except (OSError, ExperimentError) as error:  # it may be readable the next time
+        raise not_saved(files, error) from error
+    except CheckpointError:
+        state = None
+    if dist.is_initialized():
+        seen: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(seen, None if state is None else len(state.get("history", ())))
+        if len(set(seen)) > 1:
+            raise StorageError(f"{files.last}: the workers of the trial do not see the same checkpoint")
+    if state is None and is_first:
+        files.remove_checkpoints()
+    return state
 
 
 def _save(training: Trainable, files: TrialFiles, shared: Shared) -> None:

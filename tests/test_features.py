@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
 
+from fmnist_models import feature_cache
 from fmnist_models.data import TrainingData
 from fmnist_models.feature_cache import FeatureCache, feature_key
 from fmnist_models.freezing import freeze_stages, train_mode
@@ -69,13 +74,17 @@ def few(synthetic_data: TrainingData) -> TrainingData:
     )
 
 
+@functools.cache
+def pretrained() -> dict[str, Tensor]:
+    torch.manual_seed(1)
+    state: dict[str, Tensor] = torchvision.models.resnet18(weights=None).state_dict()
+    return state
+
+
 def train(plan: dict[str, Any], data: TrainingData, cache: FeatureCache | None) -> Training:
-    training = Training(
-        TrainingPlan(num_epochs=2, seed=3, **{"precision": "fp32", **plan}),
-        data,
-        device=torch.device("cpu"),
-        cache=cache,
-    )
+    whole = TrainingPlan(num_epochs=2, seed=3, **{"precision": "fp32", **plan})
+    weights = pretrained() if plan["network"] == "resnet18" else None
+    training = Training(whole, data, device=torch.device("cpu"), cache=cache, pretrained=weights)
     list(training.epochs())
     return training
 
@@ -84,7 +93,8 @@ def train(plan: dict[str, Any], data: TrainingData, cache: FeatureCache | None) 
 def test_a_training_with_features_is_the_one_without(plan: dict[str, Any], few: TrainingData, tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path / "features", max_bytes=10**9)
     with_them, without = train(plan, few, cache), train(plan, few, None)
-    assert len(list(cache.folder.iterdir())) == 2
+    found = len(list(cache.folder.iterdir())) if cache.folder.exists() else 0
+    assert found == (2 if plan["network"] == "resnet18" else 0), "those of fresh weights are of use to nobody else"
     tolerance = 2e-2 if plan.get("precision") == "bf16" else 1e-4
     for one, other in zip(with_them.history, without.history, strict=True):
         assert one.train_loss == pytest.approx(other.train_loss, rel=tolerance)
@@ -165,6 +175,43 @@ def test_a_file_cut_short_is_made_anew(tmp_path: Path) -> None:
     (path,) = cache.folder.iterdir()
     path.write_bytes(path.read_bytes()[:-1])
     assert torch.equal(cache.get(key, lambda: features), features)
+
+
+def test_a_file_with_other_content_is_made_anew(tmp_path: Path) -> None:
+    cache, features = FeatureCache(tmp_path / "f", 10**6), torch.randn(50)
+    key = feature_key("a", tensors=[])
+    cache.get(key, lambda: features)
+    (path,) = cache.folder.iterdir()
+    path.write_bytes(bytes(path.stat().st_size))
+    feature_cache._verified.clear()  # as a process that has not seen it yet
+    assert torch.equal(cache.get(key, lambda: features), features)
+
+
+def test_what_a_killed_process_was_writing_goes(tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path / "f", 10**6)
+    cache.folder.mkdir()
+    old, new = cache.folder / ".x.1.part", cache.folder / ".y.2.part"
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    cache.get("0" * 32, lambda: torch.randn(3))
+    assert (old.exists(), new.exists()) == (False, True)
+
+
+def test_a_continued_training_has_the_features_of_its_own_weights(few: TrainingData, tmp_path: Path) -> None:
+    plan, cache = PLANS["layer4 and fc"], FeatureCache(tmp_path / "f", 10**9)
+    state = train(plan, few, cache).state_dict()
+    state["model"]["bn1.weight"].mul_(3.0)
+    trainings = []
+    for each in (cache, None):
+        whole = TrainingPlan(num_epochs=3, seed=3, precision="fp32", **plan)
+        training = Training(whole, few, device=torch.device("cpu"), cache=each, pretrained=pretrained())
+        training.load_state_dict({**copy.deepcopy(state), "plan": {**state["plan"], "num_epochs": 3}})
+        list(training.epochs())
+        trainings.append(training)
+    one, other = (training.history[-1] for training in trainings)
+    assert one.train_loss == pytest.approx(other.train_loss, rel=1e-3)
+    assert one.val_loss == pytest.approx(other.val_loss, rel=1e-3)
 
 
 def test_without_room_features_are_only_returned(tmp_path: Path) -> None:

@@ -36,10 +36,10 @@ def test_workers_go_on_together_when_a_step_is_granted() -> None:
         mailbox = Mailbox()
         await mailbox.assign(FIRST)
         one, two = await waits(mailbox.may_go_on(1, 1)), await waits(mailbox.may_go_on(1, 1))
-        await mailbox.grant()
+        await mailbox.grant(1)
         assert (await one, await two, await mailbox.may_go_on(1, 1)) == (True, True, True)
         ahead = await waits(mailbox.may_go_on(1, 2))
-        await mailbox.stop()
+        await mailbox.stop(1)
         assert not await ahead
         assert await mailbox.may_go_on(1, 1), "who asks late of a step that was granted gets the answer of the others"
 
@@ -69,9 +69,25 @@ def test_a_turn_that_has_passed_is_stopped() -> None:
         mailbox = Mailbox()
         await mailbox.assign(FIRST)
         late = await waits(mailbox.may_go_on(1, 1))
-        await mailbox.assign(SECOND)
-        await mailbox.grant()
+        assert await mailbox.assign(SECOND) == 2
+        await mailbox.stop(1)
+        await mailbox.grant(2)
         assert not await late
+        assert await mailbox.may_go_on(2, 1), "a late word about the turn before counts for nothing"
         assert not await mailbox.may_go_on(1, 1)
+
+    asyncio.run(story())
+
+
+def test_the_slot_waits_until_all_workers_have_come() -> None:
+    async def story() -> None:
+        mailbox = Mailbox()
+        ready = await waits(mailbox.wait_for(2))
+        one = await waits(mailbox.next_assignment(0))
+        await waits(mailbox.wait_for(2))
+        two = await waits(mailbox.next_assignment(0))
+        await ready
+        await mailbox.assign(FIRST)
+        assert await one == await two
 
     asyncio.run(story())

@@ -284,6 +284,39 @@ def test_a_slots_workers_train_one_trial_after_the_other_whatever_becomes_of_the
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_workers_raise_is_the_trials_with_its_traceback_and_the_next_one_goes_on(
+    local_cluster: None, synthetic_data: TrainingData, tmp_path: Path, workers: int
+) -> None:
+    courses = (RAISES, OUT_OF_MEMORY, GOOD)
+    prepared = prepare(
+        synthetic_data,
+        space={"model": "customnet", "lr": {"choice": list(COURSES)}},
+        max_trials=len(courses),
+        max_epochs=3,
+        max_concurrent_trials=1,
+        pruner="none",
+        workers_per_trial=workers,
+    )
+    experiment = new_experiment("raising", directory=tmp_path)
+    experiment.create()
+    SearchStudy.open(experiment, prepared.config).enqueue([{"lr": course} for course in courses])
+    options = {"make_training": functools.partial(ScriptedTraining, diary=tmp_path / "diary")}
+    outcome, study = run(experiment, prepared, **options)
+    assert outcome == Outcome.FINISHED
+    told = [
+        (trial.state, trial.user_attrs.get("reason"), trial.user_attrs.get("message")) for trial in study.study.trials
+    ]
+    assert told == [
+        (TrialState.FAIL, "code", "RuntimeError: a mistake in the code"),
+        (TrialState.FAIL, "memory", "MemoryError: no more of it"),
+        (TrialState.COMPLETE, None, None),
+    ]
+    assert "scripted_training.py" in experiment.trial(0).error.read_text()
+
+
+@pytest.mark.slow
 def test_a_placement_group_that_was_left_behind_does_not_keep_the_next_trial_waiting(
     local_cluster: None, synthetic_data: TrainingData, tmp_path: Path
 ) -> None:
