@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
@@ -19,9 +20,7 @@ class FashionMnistModel(PythonModel):
         network, config = load_model(Path(context.artifacts["best"]))
         self._classifier = Classifier(network, config.normalisation)
 
-    def predict(self, context: PythonModelContext, model_input, params=None) -> Any:  # type: ignore[no-untyped-def]
-        # without annotations of its arguments, from which MLflow would make a signature of its own
-        import numpy as np
+    def predict(self, context: PythonModelContext, model_input: np.ndarray, params: Any = None) -> Any:
         import torch
 
         with torch.inference_mode():

@@ -6,7 +6,6 @@ import hashlib
 import importlib.util
 import logging
 import tempfile
-import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,23 +62,21 @@ def register_best(client: MlflowClient, experiment: Experiment, test: Evaluation
 def _save(path: Path, best: Path) -> None:
     """Nothing pickled: the two files of the model, and the code that reads them."""
     logging.getLogger("mlflow").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import mlflow.pyfunc
-        from mlflow.models import ModelSignature
-        from mlflow.types import Schema, TensorSpec
+    import mlflow.pyfunc
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
 
-        mlflow.pyfunc.save_model(
-            path,
-            python_model=str(_package("search") / "mlflow_model.py"),
-            artifacts={"best": str(best)},
-            code_paths=[str(_package("fmnist_models"))],
-            signature=ModelSignature(
-                inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, 28, 28))]),
-                outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 10))]),
-            ),
-            pip_requirements=[f"{name}=={version(name)}" for name in _REQUIREMENTS],
-        )
+    mlflow.pyfunc.save_model(
+        path,
+        python_model=str(_package("search") / "mlflow_model.py"),
+        artifacts={"best": str(best)},
+        code_paths=[str(_package("fmnist_models"))],
+        signature=ModelSignature(
+            inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, 28, 28))]),
+            outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 10))]),
+        ),
+        pip_requirements=[f"{name}=={version(name)}" for name in _REQUIREMENTS],
+    )
 
 
 def _package(name: str) -> Path:

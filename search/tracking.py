@@ -11,7 +11,8 @@ from search.errors import ConfigError
 TRACKING_URI_VARIABLE = "MLFLOW_TRACKING_URI"
 DEFAULT_EXPERIMENT = "fmnist-search"
 _VALID = (
-    "valid: http://host:port or https://host, with the user and password in $MLFLOW_TRACKING_USERNAME and _PASSWORD"
+    "valid: http://host:port or https://host; user and password go in $MLFLOW_TRACKING_USERNAME and "
+    "$MLFLOW_TRACKING_PASSWORD"
 )
 
 
