@@ -34,6 +34,7 @@ test-all: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.no_work_trials
+	$(BIN)/python -m benchmarks.list_trials
 
 drill: setup
 	$(BIN)/python -m benchmarks.drill

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from datetime import datetime
 from pathlib import Path
@@ -188,6 +187,8 @@ def _submit(
 
 def _follow(jobs: Jobs, job_id: str) -> NoReturn:
     """Shows what the job writes until it ends, and ends as it does; Ctrl-C only ends the showing."""
+    import asyncio
+
     from cluster.interruption import interruptible
 
     async def show() -> None:
