@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from optuna import create_study
@@ -16,13 +17,12 @@ from search.tune_bridge import StudyScheduler
 
 
 class Controller:
-    """Knows the trials that have not ended; to ask it for all that ever were is a mistake."""
+    """Tune's, as far as trials are added to it; to ask it for all that ever were is a mistake."""
 
-    def __init__(self, live: set[Trial]) -> None:
-        self._live = live
+    class _ActorManager:
+        def _actor_task_failed(self, task: Any, exception: Exception) -> None: ...
 
-    def get_live_trials(self) -> set[Trial]:
-        return self._live
+    _actor_manager = _ActorManager()
 
 
 def make_trial(number: int, status: str) -> Trial:
@@ -31,16 +31,39 @@ def make_trial(number: int, status: str) -> Trial:
     return trial
 
 
-def test_the_first_of_the_live_trials_that_wait_is_started_next(tmp_path: Any) -> None:
+def make_scheduler(folder: Path) -> StudyScheduler:
     config = parse_config({"space": {"model": "customnet"}}, where="test")
-    experiment = Experiment(tmp_path)
-    scheduler = StudyScheduler(
+    experiment = Experiment(folder)
+    return StudyScheduler(
         SearchStudy(create_study(direction="maximize"), config),
         experiment,
         retention=Retention(experiment, config, []),
         progress=SilentProgress(),
     )
-    waiting = [make_trial(number, Trial.PENDING) for number in (9_999, 10_000, 10_001)]
-    running = make_trial(9_998, Trial.RUNNING)
-    assert scheduler.choose_trial_to_run(Controller({*waiting, running})) is waiting[0]
-    assert scheduler.choose_trial_to_run(Controller({running})) is None
+
+
+def test_trials_are_started_in_the_order_in_which_they_came_and_again_at_its_end(tmp_path: Path) -> None:
+    scheduler, controller = make_scheduler(tmp_path), Controller()
+    trials = [make_trial(number, Trial.PENDING) for number in (7, 8, 9)]
+    for trial in trials:
+        scheduler.on_trial_add(controller, trial)
+    assert scheduler.choose_trial_to_run(controller) is trials[0]
+    for trial, status in zip(trials, (Trial.RUNNING, Trial.TERMINATED, Trial.PENDING), strict=True):
+        trial.set_status(status)
+    assert scheduler.choose_trial_to_run(controller) is trials[2]
+    trials[0].set_status(Trial.PENDING)  # its process died
+    scheduler.on_trial_add(controller, trials[0])
+    assert scheduler.choose_trial_to_run(controller) is trials[2]
+    trials[2].set_status(Trial.RUNNING)
+    assert scheduler.choose_trial_to_run(controller) is trials[0]
+    trials[0].set_status(Trial.ERROR)
+    assert scheduler.choose_trial_to_run(controller) is None
+
+
+def test_of_an_ended_trial_tune_keeps_no_averages(tmp_path: Path) -> None:
+    trial = make_trial(0, Trial.RUNNING)
+    trial.update_last_result({"val_accuracy": 0.5, "training_iteration": 1})
+    assert trial.metric_analysis
+    make_scheduler(tmp_path).on_trial_complete(Controller(), trial, trial.last_result)
+    assert len(trial.run_metadata.get_json_state()) < 2000
+    assert trial.last_result["val_accuracy"] == 0.5
