@@ -15,7 +15,6 @@ from optuna.trial import FrozenTrial
 
 from fmnist_models.classes import CLASS_NAMES
 from fmnist_models.errors import UserError
-from fmnist_models.files import read_json
 from fmnist_models.mcnemar import McNemar, mcnemar
 from search.errors import ExperimentError, SelectionError
 from search.experiment import Experiment
@@ -29,8 +28,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """How the best trial did on the test images; the interval is the 95 % one."""
+    """How the trial that was the best when it was tested did on the test images; the interval is the 95 % one."""
 
+    trial: int
     accuracy: float
     accuracy_low: float
     accuracy_high: float
@@ -170,19 +170,16 @@ def _differing(sides: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
 
 def _read_test(experiment: Experiment) -> tuple[Accuracy | None, str | None]:
-    path = experiment.evaluation.summary
+    from search.evaluation_file import read_evaluation
+
     try:
-        scores = read_json(path)["scores"]
-        accuracies = [scores[name] for name in ("accuracy", "accuracy_low", "accuracy_high")]
-        number = scores["num_images"]
-        if not all(type(value) in (int, float) and 0 <= value <= 1 for value in accuracies) or type(number) is not int:
-            raise TypeError
-    except FileNotFoundError:
+        told = read_evaluation(experiment.evaluation)
+    except UserError as error:
+        return None, str(error)
+    if told is None:
         return None, f"{experiment.name} has not been tested; `fmnist evaluate {experiment.name}` does"
-    except (UserError, LookupError, TypeError):
-        return None, f"{path} is no test result"
-    low_to_high = dict(zip(("accuracy", "accuracy_low", "accuracy_high"), map(float, accuracies), strict=True))
-    return Accuracy(**low_to_high, num_images=number), None
+    names = ("accuracy", "accuracy_low", "accuracy_high", "num_images")
+    return Accuracy(trial=told.trial, **{name: getattr(told.scores, name) for name in names}), None
 
 
 def _compare_pairs(experiments: Sequence[Experiment], sides: Sequence[Side]) -> list[Pair]:

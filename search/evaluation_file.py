@@ -59,7 +59,10 @@ def read_evaluation(files: EvaluationFiles) -> Evaluation | None:
         return None
     except FileError as error:
         raise ExperimentError(str(error)) from error
-    except (ValidationError, ValueError, RecursionError) as error:
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        raise ExperimentError(f"{files.summary} is no test result: {where} is missing or of another kind") from error
+    except (ValueError, RecursionError) as error:
         raise ExperimentError(f"{files.summary} is no test result: {str(error)[:300]}") from error
     if not _is_sound(evaluation):
         raise ExperimentError(f"{files.summary} is no test result: a value is out of its range")

@@ -14,7 +14,7 @@ from search.curve import end_s, read_curve, start_s
 from search.errors import ExperimentError
 from search.evaluation_file import Evaluation
 from search.experiment import Experiment
-from search.record import best_epoch, best_value, read_study
+from search.record import best_epoch, best_value, list_trials
 from search.results import read_settings
 from search.trial_notes import read_tests, test_metrics
 
@@ -46,7 +46,7 @@ def write_event_files(experiment: Experiment, output: Path) -> Written:
             f"TensorBoard is not installed ({error}); pip install 'fmnist-search[tensorboard]'"
         ) from error
     metric = read_settings(experiment)["metric"]
-    trials = read_study(experiment).get_trials(deepcopy=False)
+    trials = list_trials(experiment)
     tests = read_tests(experiment)
     num_new = 0
     try:

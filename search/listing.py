@@ -33,11 +33,13 @@ _MAX_EPOCHS = 2**31
 class Question:
     """Which trials to list and how; an unknown name in it is a ``SelectionError`` of ``read_listing``.
 
-    ``states``: names of states, ``None`` for all. ``where``: conditions that all hold. ``sort``: ``COLUMN`` or
+    ``states``: names of states, ``None`` for all, or for complete ones if ``complete_only`` and no condition is about
+    states. ``where``: conditions that all hold. ``sort``: ``COLUMN`` or
     ``COLUMN:asc|desc``; best first if left out. ``columns``: names, between commas. ``top``: no more rows than that.
     """
 
     states: Sequence[str] | None = None
+    complete_only: bool = False
     where: Sequence[str] = ()
     sort: str | None = None
     columns: str | None = None
@@ -62,8 +64,8 @@ class Listing:
     """The rows that were asked for.
 
     ``columns``: all there are. ``chosen``: those that were asked for, ``None`` if no one said. ``num_found`` and
-    ``found_states``: of the rows before ``top`` cut them. ``left_out``: how many trials there are of each state that
-    was not asked for. ``pruning``: ``None`` if no trial was pruned.
+    ``found_states``: of the rows before ``top`` cut them. ``left_out``: how many trials meet the conditions of
+    each state that was not asked for. ``pruning``: ``None`` if no trial was pruned.
     """
 
     experiment: str
@@ -88,18 +90,24 @@ def read_listing(experiment: Experiment, question: Question) -> Listing:
         ConfigError: the configuration is missing or not YAML.
         ExperimentError: the configuration or the study is damaged.
     """
-    wanted = _check_states(question.states)
+    _check_states(question.states)
     settings = read_settings(experiment)
     metric, dataset = settings["metric"], settings["dataset"]
     trials = list_trials(experiment)
     columns = _columns(trials)
     aliases = {metric: "value", "epoch": "best_epoch", "last": "last_value", "seconds": "duration_s"}
     conditions = [parse_condition(text, columns, aliases=aliases) for text in question.where]
+    wanted = question.states or STATE_NAMES.values()
+    if question.complete_only and not question.states and not any(c.column == "state" for c in conditions):
+        wanted = ["complete"]
     chosen = question.columns and [
         check_column(name.strip(), columns, aliases=aliases) for name in question.columns.split(",")
     ]
     rows = [listing_row(trial, metric=metric, dataset=dataset) for trial in trials if _state(trial) in wanted]
-    rows = [row for row in rows if all(_holds(condition, row) for condition in conditions)]
+    rows = [row for row in rows if _hold(conditions, row)]
+    others = (trial for trial in trials if _state(trial) not in wanted)
+    if conditions:
+        others = (t for t in others if _hold(conditions, listing_row(t, metric=metric, dataset=dataset)))
     rows = best_first(rows, metric) if question.sort is None else _sort(rows, question.sort, columns, aliases, metric)
     return Listing(
         experiment=experiment.name,
@@ -112,7 +120,7 @@ def read_listing(experiment: Experiment, question: Question) -> Listing:
         chosen=chosen or None,
         num_found=len(rows),
         found_states=list(dict.fromkeys(row["state"] for row in rows)),
-        left_out=dict(Counter(state for state in map(_state, trials) if state not in wanted)),
+        left_out=dict(Counter(map(_state, others))),
         pruning=_measure_pruning(trials, settings.get("max_epochs")),
     )
 
@@ -128,11 +136,10 @@ def listing_row(trial: FrozenTrial, *, metric: str, dataset: str) -> Row:
     return row
 
 
-def _check_states(states: Sequence[str] | None) -> Sequence[str]:
+def _check_states(states: Sequence[str] | None) -> None:
     unknown = [name for name in states or () if name not in _STATES]
     if unknown:
         raise SelectionError(f"there is no state {unknown[0]!r}; valid: {', '.join(_STATES)}")
-    return tuple(STATE_NAMES.values()) if states is None else states
 
 
 def _state(trial: FrozenTrial) -> str:
@@ -145,9 +152,9 @@ def _columns(trials: Sequence[FrozenTrial]) -> list[str]:
     return [*_FIRST_COLUMNS, *(name for name in names if name not in FIXED_COLUMNS), *_LAST_COLUMNS]
 
 
-def _holds(condition: Condition, row: Row) -> bool:
-    value = row.get(condition.column)
-    return condition.is_met(str(value) if isinstance(value, list) else value)
+def _hold(conditions: Sequence[Condition], row: Row) -> bool:
+    values = ((condition, row.get(condition.column)) for condition in conditions)
+    return all(condition.is_met(str(value) if isinstance(value, list) else value) for condition, value in values)
 
 
 def _sort(rows: Sequence[Row], order: str, columns: Sequence[str], aliases: dict[str, str], metric: str) -> list[Row]:

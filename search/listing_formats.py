@@ -120,9 +120,9 @@ def _cells(listing: Listing, *, ascii_only: bool) -> tuple[list[str], list[list[
         "trial": "trial",
         **({"state": "state"} if len(states) > 1 else {}),
         "value": listing.metric,
-        "best_epoch": "epoch",
+        "best_epoch": "best_epoch",
         "last_value": "last",
-        "last_epoch": "epoch",
+        "last_epoch": "last_epoch",
         "duration_s": "seconds",
         **({CURVE: CURVE} if "running" in states else {}),
     }

@@ -12,7 +12,7 @@ import pandas as pd
 from search.errors import ExperimentError
 from search.evaluation_file import Evaluation, read_evaluation
 from search.experiment import Experiment, experiments_dir, find_experiment
-from search.record import best_epoch, best_trial, copy_study, read_study
+from search.record import best_epoch, best_trial, copy_study, list_trials, read_study
 from search.results import compact_parameters, read_settings, read_trials
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class LoadedExperiment:
         """The best trial; ``None`` as long as none is complete."""
         experiment = self._fetched()
         metric = read_settings(experiment)["metric"]
-        trial = best_trial(read_study(experiment).get_trials(deepcopy=False), metric)
+        trial = best_trial(list_trials(experiment), metric)
         epoch = None if trial is None else best_epoch(trial, metric)
         if trial is None or trial.value is None or epoch is None:
             return None
@@ -96,8 +96,7 @@ class LoadedExperiment:
         from fmnist_models.saved_model import load_model
 
         experiment, folder = self._experiment, self._experiment.best_weights.parent
-        if experiment.store is not None:
-            experiment.store.fetch(folder)
+        experiment.fetch_best()
         try:
             network, config = load_model(folder)
         except FileNotFoundError as error:

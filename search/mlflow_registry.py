@@ -34,8 +34,7 @@ def register_best(client: MlflowClient, experiment: Experiment, test: Evaluation
         OSError: the model cannot be read.
     """
     folder = experiment.best_weights.parent
-    if experiment.store is not None:
-        experiment.store.fetch(folder)
+    experiment.fetch_best()
     if not (experiment.best_weights.is_file() and experiment.best_config.is_file()):
         return None
     weights = hashlib.sha256(read_bounded(experiment.best_weights, max_bytes=_MAX_BYTES)).hexdigest()

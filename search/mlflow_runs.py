@@ -20,7 +20,7 @@ from search.evaluation_file import Evaluation, read_evaluation
 from search.experiment import Experiment
 from search.inventory import find_holder
 from search.mlflow_registry import register_best
-from search.record import MESSAGE, REASON, STATE_NAMES, best_trial, read_study
+from search.record import MESSAGE, REASON, STATE_NAMES, best_trial, list_trials, read_study
 from search.results import read_settings
 from search.tracking import Target
 from search.trial_notes import notes_of, read_tests, test_metrics
@@ -77,7 +77,7 @@ def send_experiment(experiment: Experiment, target: Target, *, is_over: bool = F
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     settings = read_settings(experiment)
-    trials = read_study(experiment).get_trials(deepcopy=False)
+    trials = list_trials(experiment)
     if not trials:
         return Sent(num_trials=0, num_new=0, model_version=None)
     with _explained(target):

@@ -75,6 +75,7 @@ def _rows(sides: Sequence[Side]) -> list[list[str]]:
         ["time", *(_as_duration(side.search_s) for side in sides)],
         ["trials an hour", *("-" if s.trials_per_hour is None else f"{s.trials_per_hour:.4g}" for s in sides)],
         ["test accuracy", *("not tested" if t is None else f"{t.accuracy:.2%} of {t.num_images:,}" for t in tests)],
+        ["of trial", *("" if test is None else str(test.trial) for test in tests)],
         ["95 % interval", *("" if t is None else f"{t.accuracy_low:.2%} to {t.accuracy_high:.2%}" for t in tests)],
     ]
 

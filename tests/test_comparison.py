@@ -18,10 +18,12 @@ from torchvision.datasets import FashionMNIST
 
 from fmnist_models.classes import CLASS_NAMES
 from fmnist_models.mcnemar import mcnemar
+from fmnist_models.metrics import score
 from search.cli import main
 from search.comparison import compare
 from search.config import parse_config
 from search.errors import SelectionError
+from search.evaluation_file import Evaluation
 from search.experiment import Experiment
 from search.predictions import Predictions, format_predictions
 from search.record import list_trials
@@ -94,9 +96,18 @@ def put_result(experiment: Experiment, num_wrong: int, *, first: int = 0, num_im
     probabilities[np.arange(num_images), predicted] = 0.91
     text = format_predictions(Predictions(labels, probabilities), class_names=CLASS_NAMES, dataset="synthetic")
     experiment.evaluation.predictions.write_text(text)
-    accuracy = 1 - num_wrong / num_images
-    scores = {"accuracy": accuracy, "accuracy_low": accuracy / 2, "accuracy_high": 1.0, "num_images": num_images}
-    experiment.evaluation.summary.write_text(json.dumps({"scores": scores}))
+    evaluation = Evaluation(
+        experiment=experiment.name,
+        dataset="synthetic",
+        trial=0,
+        epoch=1,
+        metric="val_accuracy",
+        value=0.5,
+        rule="as told",
+        hyperparameters={"model": "customnet"},
+        scores=score(labels, predicted, class_names=CLASS_NAMES),
+    )
+    experiment.evaluation.summary.write_text(json.dumps(evaluation.to_dict()))
 
 
 @pytest.fixture
@@ -225,7 +236,7 @@ def test_an_experiment_without_trials_or_results_is_compared_too(two: list[Exper
     a, b, c = compare([*two, empty]).sides
     assert (c.best_value, c.trials, c.search_s, c.trials_per_hour, c.test) == (None, {}, 0.0, None, None)
     assert c.no_test == "empty has not been tested; `fmnist evaluate empty` does"
-    assert b.no_test == f"{two[1].evaluation.summary} is no test result"
+    assert b.no_test == f"{two[1].evaluation.summary} is no test result: experiment is missing or of another kind"
     assert a.no_test is None
 
 

@@ -179,11 +179,23 @@ def test_a_condition_is_read_with_and_without_blanks_and_truth_in_any_case() -> 
 # What is said of them
 
 
+def test_a_condition_on_states_asks_for_them_and_what_it_leaves_out_is_counted(made: Experiment) -> None:
+    def states(*where: str) -> tuple[set[str], dict[str, int]]:
+        listing = read_listing(made, Question(complete_only=True, where=where))
+        return {row["state"] for row in listing.rows}, dict(listing.left_out)
+
+    whole = read_listing(made, Question())
+    numbers = {state: sum(row["state"] == state for row in whole.rows) for state in whole.found_states}
+    assert states() == ({"complete"}, {state: n for state, n in numbers.items() if state != "complete"})
+    assert states("state=pruned") == ({"pruned"}, {})
+    assert states("trial<0") == (set(), {})
+
+
 def test_best_and_last_epoch_stand_apart_and_what_is_not_shown_is_said(made: Experiment) -> None:
     listing = read_listing(made, Question(states=["complete"]))
     assert title(listing) == "mine on synthetic: 2 complete of 6 trials"
     text = format_table(listing, width=120, ascii_only=False).plain
-    assert re.search(r"trial +val_accuracy +epoch +last +epoch +seconds +parameters", text)
+    assert re.search(r"trial +val_accuracy +best_epoch +last +last_epoch +seconds +parameters", text)
     assert re.search(r"^ +3 +0\.8750 +3 +0\.8125 +4 ", text, flags=re.MULTILINE)
     assert notes(listing) == [
         "not shown: 2 pruned, 1 failed, 1 running; --all shows them",

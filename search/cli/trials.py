@@ -77,11 +77,14 @@ def trials_list(
     from search.listing_formats import FOR_PEOPLE
 
     chosen = _check_format(format_, as_json, output)
-    if not states and not all_states and chosen in FOR_PEOPLE:
-        states = ["complete"]
     found = find(experiment, experiments_dir)
     question = Question(
-        states=None if all_states or not states else states, where=where or (), sort=sort, columns=columns, top=top
+        states=None if all_states or not states else states,
+        complete_only=not all_states and chosen in FOR_PEOPLE,
+        where=where or (),
+        sort=sort,
+        columns=columns,
+        top=top,
     )
     _write(read_listing(found, question), chosen, output)
 
