@@ -52,7 +52,7 @@ class ScriptedTraining:
         *,
         device: torch.device,
         pretrained: object,
-        cache: object,
+        cache: object = None,
         diary: Path,
         epoch_s: float = 0.0,
     ) -> None:
