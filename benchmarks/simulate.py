@@ -8,6 +8,7 @@ whether TPE finds less when it looks at some of the trials than when it looks at
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import math
 import statistics
@@ -45,6 +46,7 @@ def searches(table: RecordedTable, arguments: argparse.Namespace) -> dict[str, A
 def fleets(table: RecordedTable, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """The same number of trials per slot, but never fewer trials than asked for."""
     target = float(table.results[:, :, 0].max()) - arguments.short_of_best
+    table = dataclasses.replace(table, results=table.results * (1, 1, arguments.slower))
     rows = []
     for slots in arguments.slots:
         trials = max(arguments.trials, arguments.trials_per_slot * slots)
@@ -124,7 +126,8 @@ def main() -> None:
     parser.add_argument("--start-ms", type=float, default=100.0, help="fleet: of a slot, per trial")
     parser.add_argument("--suggest-ms", type=float, default=20.0, help="fleet: of the driver, per trial")
     parser.add_argument("--report-ms", type=float, default=5.0, help="fleet: of the driver, per epoch")
-    parser.add_argument("--short-of-best", type=float, default=0.01, help="fleet: of the table's best accuracy")
+    parser.add_argument("--short-of-best", type=float, default=0.02, help="fleet: of the table's best accuracy")
+    parser.add_argument("--slower", type=float, default=1.0, help="fleet: seconds of an epoch for each recorded one")
     parser.add_argument("--others", type=int, nargs="+", default=[475], help="horizon: beside the best")
     arguments = parser.parse_args()
     table = read_table(TABLE, make_config().space)
