@@ -84,8 +84,8 @@ def picture_wrong(images: Images, predictions: Predictions, names: Sequence[str]
     is_, taken = (
         [plain(names[labels[i]], limit=14) for i in worst] for labels in (predictions.labels, predictions.predicted)
     )
-    sure = [f"{predictions.confidence[i]:.0%} sure" for i in worst]
-    titles = ["\n".join(lines) for lines in zip(is_, (f"not {name}" for name in taken), sure, strict=True)]
+    sure = [f"{100 * predictions.confidence[i]:.0f} %" for i in worst]
+    titles = ["\n".join(lines) for lines in zip(is_, (f"taken for {name}" for name in taken), sure, strict=True)]
     shown = [images.test[i] for i in worst]
     listed = [
         (

@@ -13,7 +13,7 @@ from fmnist_models.epoch import DIRECTIONS
 from search.errors import ExperimentError
 from search.experiment import Experiment
 from search.inventory import State, find_holder
-from search.record import best_trial, best_value, read_study
+from search.record import best_trial, best_value, list_trials
 from search.results import read_settings
 
 _MAX_IMAGES = 100_000
@@ -70,7 +70,7 @@ def read_material(experiment: Experiment) -> Material:
     """
     settings = read_settings(experiment)
     is_held = _is_held(experiment)  # before the trials: a search that ends in between is then rather shown as running
-    trials = read_study(experiment).get_trials(deepcopy=False)
+    trials = list_trials(experiment)
     num_ended = sum(trial.state.is_finished() for trial in trials)
     is_finished = num_ended == len(trials) >= settings["max_trials"]
     return Material(

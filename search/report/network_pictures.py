@@ -13,7 +13,7 @@ import numpy.typing as npt
 from fmnist_models.errors import UserError
 from search.report.drawing import draw, plain, tile
 from search.report.images import Images
-from search.report.items import Missing, Picture
+from search.report.items import Missing, Picture, joined
 from search.report.wording import network
 
 if TYPE_CHECKING:
@@ -39,6 +39,9 @@ def picture_network(folder: Path, images: Images | str, *, command: str) -> list
     except (UserError, OSError) as error:
         return [Missing(title=title, reason=str(error), command=command) for title in (_FILTERS, _MAPS)]
     name = network(config.network)
+    convolutions = _convolutions(model)
+    if not convolutions:
+        return [Missing(title=title, reason=f"{name}: this network has no convolution.") for title in (_FILTERS, _MAPS)]
     if isinstance(images, str):
         maps: Picture | Missing = Missing(title=_MAPS, reason=images, command="fmnist data prepare")
     else:
@@ -48,26 +51,31 @@ def picture_network(folder: Path, images: Images | str, *, command: str) -> list
         by = config.normalisation
         normalised = (shown.astype(np.float32) / 255 - by.mean) / by.std
         label = images.class_names[images.test_labels[index]]
-        maps = _picture_maps(_tenth_maps(model, normalised), shown, name=name, label=label, index=index)
-    return [_picture_filters(_convolutions(model)[0][1].weight, name=name), maps]
+        maps = _picture_maps(model, normalised, shown, name=name, label=label, index=index)
+    return [_picture_filters(convolutions[0].weight, name=name), maps]
 
 
-def _convolutions(model: nn.Module) -> list[tuple[str, nn.Conv2d]]:
+def _convolutions(model: nn.Module) -> list[nn.Conv2d]:
     from torch import nn
 
-    return [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
+    return [module for module in model.modules() if isinstance(module, nn.Conv2d)]
 
 
-def _tenth_maps(model: nn.Module, image: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
-    """Convolution → the tenth channel ``(H, W)`` of what it gives for the image ``(28, 28)``."""
+def _tenth_maps(model: nn.Module, image: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32] | None]:
+    """Convolution → the tenth channel ``(H, W)`` of what it gives for the image ``(28, 28)``; ``None`` if it has fewer
+    channels."""
     import torch
+    from torch import nn
 
-    maps: dict[str, npt.NDArray[np.float32]] = {}
+    maps: dict[str, npt.NDArray[np.float32] | None] = {}
 
     def keep(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        return lambda _module, _given, output: maps.update({name: output[0, _TENTH].numpy()})
+        return lambda _module, _given, output: maps.update(
+            {name: output[0, _TENTH].numpy() if output.shape[1] > _TENTH else None}
+        )
 
-    handles = [module.register_forward_hook(keep(name)) for name, module in _convolutions(model)]
+    convolutions = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
+    handles = [module.register_forward_hook(keep(name)) for name, module in convolutions]
     with torch.inference_mode():
         model(torch.from_numpy(image)[None, None])
     for handle in handles:
@@ -84,13 +92,25 @@ def _picture_filters(weights: Tensor, *, name: str) -> Picture:
         lambda figure: tile(figure, list(filters), [""] * len(filters), columns=columns, title_lines=0),
         title=_FILTERS,
         alt=f"{len(filters)} filters of {size} by {size} weights, each in greys from its lowest to its highest weight.",
-        note=f"{name} after training (Figure 7 of the paper).",
+        note=f"{name} after training (as Figure 7 of the paper).",
     )
 
 
 def _picture_maps(
-    maps: dict[str, npt.NDArray[np.float32]], image: npt.NDArray[np.uint8], *, name: str, label: str, index: int
-) -> Picture:
+    model: nn.Module,
+    normalised: npt.NDArray[np.float32],
+    image: npt.NDArray[np.uint8],
+    *,
+    name: str,
+    label: str,
+    index: int,
+) -> Picture | Missing:
+    found = _tenth_maps(model, normalised)
+    maps = {title: channel for title, channel in found.items() if channel is not None}
+    narrow = [title for title in found if title not in maps]
+    left_out = f"Fewer than ten channels, and so left out: {', '.join(narrow)}." if narrow else ""
+    if not maps:
+        return Missing(title=_MAPS, reason=f"{name}: no convolution has ten channels.")
     shown: list[tuple[str, npt.NDArray[Any]]] = [("input", image), *maps.items()]
     columns = 4 if len(shown) <= 8 else 6
     names, pictures = [plain(title) for title, _ in shown], [picture for _, picture in shown]
@@ -100,5 +120,5 @@ def _picture_maps(
         title=_MAPS,
         alt=f"The input, a {label}, and the tenth channel of the output of each of {len(maps)} convolutions, "
         "coarser from layer to layer.",
-        note=f"{name} and test image {index}, a {label} (Figure 8 of the paper).",
+        note=joined((f"{name} and test image {index}, a {label} (as Figure 8 of the paper).", left_out)),
     )

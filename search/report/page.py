@@ -36,6 +36,7 @@ def write_report(experiment: Experiment, output: Path | None = None, *, data_dir
         ExperimentError: the configuration or the study is damaged, or the page cannot be written there.
     """
     experiment.fetch()
+    experiment.fetch_best()
     material = read_material(experiment)
     page = render_page(material, data_dir=data_dir)
     target = experiment.report if output is None else output

@@ -15,6 +15,7 @@ from search.report.material import Material
 from search.report.wording import count, network, number
 
 _MODEL = "model"
+_FIGURES = {"customnet": "Figure 9", "resnet18": "Figure 10"}  # the paper has no other network
 _MAX_NETWORKS = 4
 _MAX_BYTES = 2**22
 _MAX_EPOCHS = 300
@@ -45,8 +46,9 @@ def _charts(material: Material, name: str, trial: FrozenTrial) -> list[Chart] | 
         return Missing(title=title, reason=f"{files.epochs}: {error}")
     if not epochs:
         return Missing(title=title, reason=f"{files.epochs} holds no epoch.")
-    figure = "Figure 10" if name == "resnet18" else "Figure 9"
-    note = f"{figure} of the paper shows test images; no search here sees those before its end: validation is drawn."
+    note = "No search here sees test images before its end: validation is drawn."
+    if name in _FIGURES:
+        note = f"{_FIGURES[name]} of the paper shows test images. {note}"
     epochs = thin(epochs, limit=_MAX_EPOCHS)
     return [
         _chart(f"{title}: {what}", what, trial.number, epochs, note=note if what == "accuracy" else "")

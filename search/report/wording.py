@@ -9,7 +9,15 @@ from typing import Any
 from fmnist_models.errors import printable
 
 MAX_TEXT = 80
-_NETWORKS = {"customnet": "CustomNet", "resnet18": "ResNet-18"}
+NETWORK_TITLES = {
+    "customnet": "CustomNet",
+    "resnet18": "ResNet-18",
+    "resnet34": "ResNet-34",
+    "lenet5": "LeNet-5",
+    "alexnet11": "AlexNet-11",
+    "lstm": "LSTM",
+}
+"""Those of `fmnist_models.networks`, which would import torch."""
 _DATASETS = {"fashion-mnist": "Fashion-MNIST", "synthetic": "SYNTHETIC garments drawn in code"}
 
 
@@ -31,7 +39,7 @@ def number(value: float) -> float:
 
 def network(name: object) -> str:
     """A network's title."""
-    return _NETWORKS.get(str(name), text(name))
+    return NETWORK_TITLES.get(str(name), text(name))
 
 
 def dataset(name: object) -> str:
