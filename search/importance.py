@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -57,26 +58,38 @@ class Importances:
 
 
 def measure_importances(experiment: Experiment) -> Importances:
+    """The importances among an experiment's trials, as `importances_among` has them.
+
+    Raises:
+        ExperimentError: as `importances_among`; or the study is damaged.
+        ConfigError: the configuration is missing or not YAML.
+    """
+    settings = read_settings(experiment)
+    return importances_among(
+        list_trials(experiment), experiment=experiment.name, dataset=settings["dataset"], metric=settings["metric"]
+    )
+
+
+def importances_among(trials: Sequence[FrozenTrial], *, experiment: str, dataset: str, metric: str) -> Importances:
     """The importance of every parameter that was drawn; each stage of a network is one of its own.
 
     Hutter, Hoos and Leyton-Brown, "An Efficient Approach for Assessing Hyperparameter Importance", ICML 2014. It knows
     nothing of parameters that only some trials have: those are judged among the trials that have them, beside the
     parameters that these have in common. Only complete trials count: the others' values are of fewer epochs.
 
+    ``experiment``: its name, and ``dataset``: for the result and for messages.
+
     Raises:
-        ExperimentError: there are too few complete trials, or all have the same value; or the study is damaged.
-        ConfigError: the configuration is missing or not YAML.
+        ExperimentError: there are too few complete trials, or all have the same value; or Optuna cannot tell.
     """
-    settings = read_settings(experiment)
-    metric = settings["metric"]
-    complete = [trial for trial in list_trials(experiment) if trial.state == TrialState.COMPLETE]
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if len(complete) < MIN_TRIALS:
         raise ExperimentError(
-            f"{experiment.name} has {len(complete)} complete trials; importances need {MIN_TRIALS} or more "
+            f"{experiment} has {len(complete)} complete trials; importances need {MIN_TRIALS} or more "
             "(pruned ones have trained for fewer epochs and do not count)"
         )
     if len({trial.value for trial in complete}) == 1:
-        raise ExperimentError(f"all complete trials of {experiment.name} have the same {metric}: nothing mattered")
+        raise ExperimentError(f"all complete trials of {experiment} have the same {metric}: nothing mattered")
     used = complete[:: -(-len(complete) // _MAX_TRIALS)]
     groups: dict[tuple[int, ...], list[str]] = {}
     for name in dict.fromkeys(name for trial in used for name in trial.params):
@@ -87,8 +100,8 @@ def measure_importances(experiment: Experiment) -> Importances:
         having = [by_number[number] for number in numbers]
         found += _measure_group(names, having, used, metric, experiment)
     return Importances(
-        experiment=experiment.name,
-        dataset=settings["dataset"],
+        experiment=experiment,
+        dataset=dataset,
         metric=metric,
         num_complete=len(complete),
         num_trials=len(used),
@@ -101,7 +114,7 @@ def _measure_group(
     having: Sequence[FrozenTrial],
     all_: Sequence[FrozenTrial],
     metric: str,
-    experiment: Experiment,
+    experiment: str,
 ) -> list[Importance]:
     where = None if len(having) == len(all_) else _describe(having, all_)
     shares: Mapping[str, float] = {}
@@ -111,7 +124,7 @@ def _measure_group(
     elif len({trial.value for trial in having}) == 1:
         reason = "all trials that have it have the same value"
     else:
-        shares = _evaluate(having, metric, experiment.name)
+        shares = _evaluate(having, metric, experiment)
     measured = [
         Importance(
             name=name,
@@ -133,12 +146,15 @@ def _evaluate(trials: Sequence[FrozenTrial], metric: str, name: str) -> Mapping[
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            warnings.simplefilter("ignore", RuntimeWarning)  # numpy's, about values of any size
             study = optuna.create_study(direction=DIRECTIONS[metric])
             study.add_trials(trials)
             shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=_SEED))
-            return {parameter: float(share) for parameter, share in shares.items()}
     except Exception as error:  # a crafted study makes Optuna raise anything
         raise ExperimentError(f"the importances of {name} cannot be told: {repr(error)[:300]}") from error
+    if not all(math.isfinite(share) for share in shares.values()):
+        raise ExperimentError(f"the importances of {name} cannot be told: its values are too large")
+    return {parameter: float(share) for parameter, share in shares.items()}
 
 
 def _describe(having: Sequence[FrozenTrial], all_: Sequence[FrozenTrial]) -> str:
@@ -147,7 +163,7 @@ def _describe(having: Sequence[FrozenTrial], all_: Sequence[FrozenTrial]) -> str
     others = [trial for trial in all_ if trial.number not in numbers]
     for name in having[0].params:
         if all(name in trial.params for trial in all_):
-            values = dict.fromkeys(trial.params[name] for trial in having)
-            if len(values) <= _MAX_SHOWN and not {trial.params[name] for trial in others} & values.keys():
-                return f"{name}={'|'.join(map(format_value, values))}"
+            values = dict.fromkeys(format_value(trial.params[name]) for trial in having)
+            if len(values) <= _MAX_SHOWN and not {format_value(trial.params[name]) for trial in others} & values.keys():
+                return f"{name}={'|'.join(values)}"
     return "those that have it"

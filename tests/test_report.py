@@ -26,6 +26,7 @@ from fmnist_models.data import CLASS_NAMES
 from fmnist_models.metrics import wilson_interval
 from search.cli import main
 from search.experiment import Experiment
+from search.importance import measure_importances
 from search.inventory import State
 from search.lock import lock_experiment
 from search.predictions import Predictions
@@ -33,7 +34,8 @@ from search.report import watch_report, write_report
 from search.report.calibration import bin_predictions, expected_error
 from search.report.classes import estimate_classes
 from search.report.images import load_searched_images
-from search.report.importances import importances
+from search.report.importances import chart_importances, ranked, read_importances
+from search.report.items import Chart
 from search.report.material import read_material
 from search.report.timeline import assign_slots
 from search.report.trials import tabulate_trials
@@ -88,7 +90,7 @@ def test_the_page_says_what_was_searched_and_what_won(page: Page, finished: Path
 
 def test_the_page_shows_everything_that_it_should(page: Page) -> None:
     charts = page.data["charts"]
-    wanted = {"history", "curves", "timeline", "parallel", "slice-0", "classes", "calibration", "importances-0"}
+    wanted = {"history", "curves", "timeline", "parallel", "slice-0", "classes", "calibration"}
     assert wanted | {"labels-training", "labels-test"} <= set(charts)
     titles = ["Confusion matrix", "Wrong with the highest confidence", "Examples of each class"]
     titles += ["The first layer's filters", "The tenth feature map of every convolution", "All trials"]
@@ -124,7 +126,13 @@ def test_the_page_loads_nothing_and_is_not_let_to(page: Page) -> None:
 def test_the_table_holds_every_trial_best_first(experiment: Experiment) -> None:
     table = tabulate_trials(read_material(experiment))
     names = [column.name for column in table.columns]
-    assert names[:7] == ["trial", "state", "val_accuracy", "best epoch", "epochs", "seconds", "model"]
+    assert names[:5] == ["trial", "state", "val_accuracy", "best_epoch", "last_value"]
+    assert names[5:9] == ["last_epoch", "epochs", "seconds", "model"]
+    assert not any(" " in name for name in names)  # the filter splits words at blanks
+    curves = {str(trial.number): trial.intermediate_values for trial in read_material(experiment).trials}
+    ended = [row for row in table.rows if row[5]]
+    assert [float(row[4]) for row in ended] == pytest.approx([curves[row[0]][int(row[5])] for row in ended])
+    assert [int(row[5]) for row in ended] == [max(curves[row[0]]) for row in ended]
     assert {"lr", "dropout", "unfreeze", "reason", "message"} <= set(names)
     assert sorted(int(row[0]) for row in table.rows) == list(range(14))
     complete = [float(row[2]) for row in table.rows if row[1] == "complete"]
@@ -362,7 +370,7 @@ def test_trials_in_one_slot_do_not_overlap_and_no_slot_is_made_up(experiment: Ex
     assert len({stay.slot for stay in stays}) == most
 
 
-def test_importances_find_what_mattered(experiment: Experiment) -> None:
+def test_the_importances_are_those_that_the_terminal_shows(experiment: Experiment) -> None:
     rng = np.random.default_rng(4)
     kinds = {name: json.dumps({"name": "FloatDistribution", "attributes": {"low": 0.0, "high": 1.0}}) for name in "ab"}
     kinds["model"] = options("x", "y")
@@ -374,11 +382,30 @@ def test_importances_find_what_mattered(experiment: Experiment) -> None:
         trials.append({"params": params, "distributions": kinds | own, "value": a + 0.1 * b + (params.get("own", 0))})
     experiment.journal.write_text(experiment.journal.read_text().splitlines()[0] + "\n")
     add_trials(experiment, trials)
-    found = {one.among: one for one in importances(read_material(experiment).trials)}
-    assert set(found) == {"all complete trials", "model=x", "model=y"}
-    assert max(found["model=x"].shares, key=lambda name: found["model=x"].shares[name]) == "a"
-    assert max(found["model=y"].shares, key=lambda name: found["model=y"].shares[name]) == "own"
-    assert all(math.isclose(sum(one.shares.values()), 1, abs_tol=1e-6) for one in found.values())
+    found = read_importances(read_material(experiment))
+    assert not isinstance(found, str)
+    assert found == measure_importances(experiment)
+    shares = {one.name: one.share or 0 for one in found.parameters}
+    everyone, those_with_own = chart_importances(found)
+    assert isinstance(everyone, Chart)
+    assert isinstance(those_with_own, Chart)
+    assert (everyone.title, those_with_own.title) == ("Importances: all complete trials", "Importances: model=y")
+    assert set(shares) == {"a", "b", "model", "own"}
+    assert everyone.traces[0]["x"] == [round(shares[name], 4) for name in ranked(found) if name != "own"]
+    assert those_with_own.traces[0]["x"] == [round(shares["own"], 4)]
+    assert ranked(found) == sorted(shares, key=lambda name: -shares[name])
+    charts = write(experiment).data["charts"]
+    for key, chart in (("importances-0", everyone), ("importances-1", those_with_own)):
+        assert charts[key]["traces"][0]["x"] == chart.traces[0]["x"]
+        go.Figure(*json.loads(re.sub(r'"--[a-z0-9]+"', '"#123456"', json.dumps([chart.traces, chart.layout]))))
+
+
+def test_importances_that_cannot_be_told_cost_their_chart_only(bare: Experiment) -> None:
+    bare.journal.write_text("\n".join(bare.journal.read_text().splitlines()[:1]) + "\n")
+    add_trials(bare, [{"value": number / 10, "intermediate_values": {"1": number / 10}} for number in range(9)])
+    page = write(bare)
+    assert "importances need 10 or more" in page.text
+    assert "history" in page.data["charts"]
 
 
 def test_real_images_are_the_first_ones_searched_on(experiment: Experiment, fashion_mnist_root: Path) -> None:

@@ -125,8 +125,9 @@ def test_the_table_sorts_by_its_headings_with_the_keyboard(opened: Opened) -> No
 @pytest.mark.parametrize(
     ("words", "state", "holds"),
     [
-        ("model=resnet18", "", lambda row: row[6] == "resnet18"),
-        ("lr>0.3 lr<=0.4", "", lambda row: 0.3 < float(row[7]) <= 0.4 if row[7] else False),
+        ("model=resnet18", "", lambda row: row[8] == "resnet18"),
+        ("lr>0.3 lr<=0.4", "", lambda row: 0.3 < float(row[9]) <= 0.4 if row[9] else False),
+        ("best_epoch=1 value>0.34 last_epoch<2", "", lambda row: row[3] == row[5] == "1" and float(row[2]) > 0.34),
         ("", "failed", lambda row: row[1] == "failed"),
         ("keyerror", "", lambda row: "KeyError" in row[-1]),
         ("nothing-has-this", "", lambda row: False),
@@ -142,12 +143,21 @@ def test_the_table_filters(opened: Opened, words: str, state: str, holds: Any) -
         return (await new Response(stream).json()).rows;
     }""")
     lr = opened.page.locator("#trials-table thead th").all_inner_texts().index("lr")
-    reordered = [[*row[:7], row[lr], *row[8:]] for row in data]
+    reordered = [[*row[:9], row[lr], *row[10:]] for row in data]
     wanted = sorted(row[0] for row in reordered if holds(row))
     assert sorted(row[0] for row in shown) == wanted
     assert bool(wanted) == (words != "nothing-has-this")
     opened.page.get_by_label("Filter", exact=True).fill("")
     opened.page.get_by_label("State").select_option("")
+
+
+def test_a_condition_on_no_column_is_told(opened: Opened) -> None:
+    box, said = opened.page.get_by_label("Filter", exact=True), opened.page.locator("#shown")
+    box.fill("learning_rate>0.1")
+    assert said.inner_text().startswith("Trials shown: none (74 in all)")
+    assert said.inner_text().endswith(". There is no column learning_rate.")
+    box.fill("")
+    assert "no column" not in said.inner_text()
 
 
 def test_hovering_a_point_shows_its_trial(opened: Opened) -> None:

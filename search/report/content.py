@@ -14,7 +14,7 @@ from search.report.evaluated import Evaluated, read_evaluated
 from search.report.garments import chart_labels, picture_examples, picture_families, picture_wrong
 from search.report.history import chart_history
 from search.report.images import Images, load_searched_images
-from search.report.importances import chart_importances, importances, ranked
+from search.report.importances import chart_importances, ranked, read_importances
 from search.report.items import Item, Missing, Numbers, Picture, Section
 from search.report.material import Material
 from search.report.network_pictures import picture_network
@@ -39,7 +39,7 @@ class Content:
 
     def search(self) -> list[Section]:
         """What the trials say."""
-        found = importances(self.material.trials)
+        found = read_importances(self.material)
         names = varying(self.material, ranked(found))
         return [
             Section(

@@ -16,12 +16,14 @@
   }
 
   // ---- the table of trials ----
-  function makeTable({ columns, rows }) {
+  function makeTable({ columns, rows, metric }) {
     const table = find("trials-table");
     const order = { column: -1, sign: 1 };
     let first = 0;
     let shown = rows;
+    let unknown = [];
     const names = columns.map((column) => column.name.toLowerCase());
+    const aliases = new Map([["value", metric], ["epoch", "best_epoch"], ["last", "last_value"], ["duration_s", "seconds"]]);
     const lower = rows.map((row) => row.join("\n").toLowerCase());
 
     const head = table.tHead.insertRow();
@@ -39,8 +41,12 @@
 
     function condition(word) {
       const parts = /^(.+?)(<=|>=|!=|=|<|>)(.*)$/.exec(word);
-      const column = parts ? names.indexOf(parts[1]) : -1;
-      if (column < 0) return (row, text) => text.includes(word);
+      if (!parts) return (row, text) => text.includes(word);
+      const column = names.indexOf(names.includes(parts[1]) ? parts[1] : aliases.get(parts[1]));
+      if (column < 0) {
+        unknown.push(parts[1]);
+        return () => false;
+      }
       const [, , sign, wanted] = parts;
       const asNumber = columns[column].isNumber && wanted !== "" && !Number.isNaN(Number(wanted));
       return (row) => {
@@ -69,6 +75,7 @@
     }
 
     function select() {
+      unknown = [];
       const conditions = find("filter").value.toLowerCase().split(/\s+/).filter(Boolean).map(condition);
       const state = find("state").value;
       shown = rows.filter((row, at) => (state === "" || row[1] === state) && conditions.every((holds) => holds(row, lower[at])));
@@ -93,7 +100,8 @@
       }));
       const range = part.length ? `${first + 1} to ${first + part.length} of ${shown.length.toLocaleString("en")}` : "none";
       const sorted = order.column < 0 ? "" : `, sorted by ${columns[order.column].name}, ${order.sign > 0 ? "ascending" : "descending"}`;
-      find("shown").textContent = `Trials shown: ${range}${shown.length < rows.length ? ` (${rows.length.toLocaleString("en")} in all)` : ""}${sorted}.`;
+      const problems = unknown.map((name) => ` There is no column ${name}.`).join("");
+      find("shown").textContent = `Trials shown: ${range}${shown.length < rows.length ? ` (${rows.length.toLocaleString("en")} in all)` : ""}${sorted}.${problems}`;
       find("back").disabled = first === 0;
       find("next").disabled = first + PAGE >= shown.length;
     }
@@ -110,13 +118,13 @@
   function describer({ columns, rows, metric }) {
     const escape = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
     const byNumber = new Map(rows.map((row) => [row[0], row]));
-    const firstParameter = 6;
+    const firstParameter = 8;
     return (number) => {
       const row = byNumber.get(String(number));
       if (!row) return `trial ${number}`;
       const lines = [`<b>trial ${row[0]}</b>, ${row[1]}`];
-      if (row[2] !== "") lines.push(`${metric} ${row[2]} in epoch ${row[3]} of ${row[4]}`);
-      if (row[5] !== "") lines.push(`${row[5]} s`);
+      if (row[2] !== "") lines.push(`${metric} ${row[2]} in epoch ${row[3]} of ${row[6]}`);
+      if (row[7] !== "") lines.push(`${row[7]} s`);
       const given = columns.slice(firstParameter, -2).map((column, at) => [column.name, row[firstParameter + at]]);
       lines.push(...given.filter(([, value]) => value !== "").slice(0, 14).map(([name, value]) => escape(`${name} = ${value.slice(0, 40)}`)));
       if (row.at(-2) !== "") lines.push(escape(`${row.at(-2)}: ${row.at(-1).slice(0, 60)}`));

@@ -50,7 +50,7 @@ def tabulate_trials(material: Material) -> TrialsTable:
     shown = names[:_MAX_PARAMETERS]
     kinds = [all(_is_number(values[name]) for values in compact if name in values) for name in shown]
     columns = [Column("trial", True), Column("state", False), Column(material.metric, True)]
-    columns += [Column(name, True) for name in ("best epoch", "epochs", "seconds")]
+    columns += [Column(name, True) for name in ("best_epoch", "last_value", "last_epoch", "epochs", "seconds")]
     columns += [Column(text(name, limit=40), is_number) for name, is_number in zip(shown, kinds, strict=True)]
     columns += [Column("reason", False), Column("message", False)]
     rows = [_row(trial, material, values, shown) for trial, values in zip(trials, compact, strict=True)]
@@ -64,12 +64,15 @@ def tabulate_trials(material: Material) -> TrialsTable:
 
 def _row(trial: FrozenTrial, material: Material, values: dict[str, Any], names: Sequence[str]) -> list[str]:
     epoch, value = best_epoch(trial, material.metric), best_value(trial, material.metric)
+    last = max(trial.intermediate_values, default=None)
     reason = trial.user_attrs.get(REASON)
     return [
         str(trial.number),
         STATE_NAMES[trial.state],
         "" if value is None else f"{value:.6g}",
         "" if epoch is None else str(epoch),
+        "" if last is None else f"{trial.intermediate_values[last]:.6g}",
+        "" if last is None else str(last),
         str(len(trial.intermediate_values)),
         f"{trial.duration.total_seconds():.1f}" if trial.duration else "",
         *(text(values[name], limit=60) if name in values else "" for name in names),
