@@ -7,11 +7,8 @@ import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from math import isfinite
 from typing import TYPE_CHECKING, Any
-
-from optuna.trial import FrozenTrial
 
 from fmnist_models.classes import CLASS_NAMES
 from fmnist_models.errors import UserError
@@ -19,7 +16,7 @@ from fmnist_models.mcnemar import McNemar, mcnemar
 from search.errors import ExperimentError, SelectionError
 from search.experiment import Experiment
 from search.record import STATE_NAMES, best_trial, list_trials
-from search.results import compact_parameters, read_settings
+from search.results import busy_s, compact_parameters, read_settings
 from search.trial_detail import differing
 
 if TYPE_CHECKING:
@@ -115,7 +112,7 @@ def compare(experiments: Sequence[Experiment]) -> Comparison:
 def _read_side(experiment: Experiment) -> Side:
     settings, trials = read_settings(experiment), list_trials(experiment)
     best = best_trial(trials, settings["metric"])
-    search_s = _busy_s(trials)
+    search_s = busy_s(trials)
     num_ended = sum(trial.state.is_finished() for trial in trials)
     test, no_test = _read_test(experiment)
     return Side(
@@ -133,17 +130,6 @@ def _read_side(experiment: Experiment) -> Side:
         test=test,
         no_test=no_test,
     )
-
-
-def _busy_s(trials: Sequence[FrozenTrial]) -> float:
-    """The length of the union of their times, so that neither parallel trials nor a pause between two runs count."""
-    spans = sorted((t.datetime_start, t.datetime_complete) for t in trials if t.datetime_start and t.datetime_complete)
-    total_s, until = 0.0, datetime.min
-    for start, end in spans:
-        if end > max(start, until):
-            total_s += (end - max(start, until)).total_seconds()
-            until = end
-    return total_s
 
 
 def _flatten(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -95,8 +95,9 @@ class Watch:
         """What differs once the experiment has changed; ``None`` if that takes reading it: in a database or a store."""
         if experiment.store is not None or os.path.isfile(experiment.reference):
             return None
-        paths = (experiment.journal, experiment.config, experiment.evaluation.summary, experiment.trials)
-        return [_stamp(str(path)) for path in paths]
+        paths = (experiment.journal, experiment.config, experiment.evaluation.summary)
+        tests = sorted(experiment.trials.glob(f"*/{experiment.evaluation.summary.name}"))
+        return [(str(path), _stamp(str(path))) for path in (*paths, *tests)]
 
 
 def _stamp(path: str) -> tuple[int, int] | None:

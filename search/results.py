@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial
@@ -128,3 +129,15 @@ def trial_row(trial: FrozenTrial, *, metric: str, dataset: str) -> Row:
         "message": trial.user_attrs.get(MESSAGE) if REASON in trial.user_attrs else None,
         "dataset": dataset,
     }
+
+
+def busy_s(trials: Sequence[FrozenTrial]) -> float:
+    """Seconds in which at least one of the trials that have ended was under way: the union of their times, so that
+    neither parallel trials nor a pause between two runs count."""
+    spans = sorted((t.datetime_start, t.datetime_complete) for t in trials if t.datetime_start and t.datetime_complete)
+    total_s, until = 0.0, datetime.min
+    for start, end in spans:
+        if end > max(start, until):
+            total_s += (end - max(start, until)).total_seconds()
+            until = end
+    return total_s

@@ -9,7 +9,7 @@ from search.record import STATE_NAMES, best_epoch
 from search.report.evaluated import Evaluated
 from search.report.material import Material
 from search.report.wording import count, dataset, duration, network, parameters, text
-from search.results import compact_parameters
+from search.results import busy_s, compact_parameters
 
 _MODEL = "model"
 
@@ -39,9 +39,8 @@ def _searched(material: Material) -> str:
     size, epochs = material.setting("train_size"), material.setting("max_epochs")
     images = f"the first {size:,} training images of {dataset(material.dataset)}" if size else dataset(material.dataset)
     states = Counter(STATE_NAMES[trial.state] for trial in material.trials)
-    begun = [trial.datetime_start for trial in material.trials if trial.datetime_start]
-    ended = [trial.datetime_complete for trial in material.trials if trial.datetime_complete]
-    took = f" in {duration((max(ended) - min(begun)).total_seconds())}" if begun and ended else ""
+    seconds = busy_s(material.trials)
+    took = f" in {duration(seconds)}" if seconds else ""
     return (
         f"This search tried {count(len(material.trials), 'configuration')} of "
         f"{_listed([network(model) for model in models[:4]])} on {images}{took}"
