@@ -16,8 +16,8 @@ from search.report.wording import count, text
 
 _ROWS, _COLUMNS = 3, 15  # of each class, as in the paper's Figure 1
 _NUM_LOOKALIKES = 8
-_NUM_WRONG = 24
-_WRONG_COLUMNS = 6
+_NUM_WRONG = 25
+_WRONG_COLUMNS = 5  # wide enough for "taken for Ankle boot"
 _FAMILIES = (
     ("Figure 12", ("Shirt", "T-shirt/top", "Pullover", "Dress", "Coat")),
     ("Figure 13", ("Sandal", "Sneaker", "Ankle boot")),
@@ -97,7 +97,7 @@ def picture_wrong(images: Images, predictions: Predictions, names: Sequence[str]
         for i in worst
     ]
     return draw(
-        (8.0, 1.86 * rows),
+        (8.0, 2.2 * rows),
         lambda figure: tile(figure, shown, titles, columns=_WRONG_COLUMNS, title_lines=3),
         title="Wrong with the highest confidence",
         alt=f"{count(len(worst), 'test image')}, each with its true class, the class it was taken for and the "
