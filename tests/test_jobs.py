@@ -334,7 +334,7 @@ def test_two_searches_share_a_cluster_and_a_third_waits_and_says_so(team: LocalC
     third = submit(
         SMALL | {"max_cluster_share": 0.5, "max_trials": 2, "workers_per_trial": workers}, name=name, cluster=TEAM
     )
-    wait_until(lambda: "waiting for a free slot" in log(third, TEAM))
+    wait_until(lambda: "waiting for a free slot" in log(third, TEAM), timeout_s=240)
     assert count_epochs(name) == []
     assert job(third, TEAM)["state"] == "running"
     assert stop(first).out.startswith(f"{first}: stopped")
