@@ -176,7 +176,7 @@ def test_a_machine_without_a_network_searches_synthetic_garments_from_a_clean_ch
         https_proxy="http://127.0.0.1:9",
         no_proxy="127.0.0.1,localhost",
     )
-    output, _ = process.communicate(timeout=200)
+    output, _ = process.communicate(timeout=280)
     assert process.returncode == 0, output
     assert "NOT FASHION-MNIST: training on SYNTHETIC garments" in output
     assert "weights: auto is none" in output
