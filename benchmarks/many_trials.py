@@ -103,8 +103,8 @@ def measure(config: SearchConfig, folder: Path, *, at_once: int) -> dict[str, An
     study = SearchStudy.open(experiment, config)
     assert study.next_assignment() is not None
     resume = f"{time.perf_counter() - wall_s:.1f} ({time.process_time() - cpu_s:.1f})"
-    first, *_, last = [stretch for stretch in stretches.values() if stretch.trials >= min(1000, config.max_trials) / 2]
-    per_trial = [(stretch.wall_s / stretch.trials, stretch.cpu_s / stretch.trials) for stretch in (first, last)]
+    whole = [stretch for _, stretch in sorted(stretches.items()) if stretch.trials >= min(1000, config.max_trials) / 2]
+    per_trial = [(stretch.wall_s / stretch.trials, stretch.cpu_s / stretch.trials) for stretch in (whole[0], whole[-1])]
     return {
         "thousands": {f"from {1000 * n}": stretch.to_dict() for n, stretch in sorted(stretches.items())},
         "last_over_first": f"{per_trial[1][0] / per_trial[0][0]:.2f} ({per_trial[1][1] / per_trial[0][1]:.2f})",
