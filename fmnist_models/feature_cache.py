@@ -58,9 +58,9 @@ class FeatureCache:
         except (OSError, RuntimeError):
             return features
 
-    def fits(self, num_bytes: int) -> bool:
-        """Whether features of that size are kept: at most half of the cache, as there are two parts of the images."""
-        return 2 * num_bytes <= self.max_bytes
+    def fits(self, num_bytes: int, *, num_parts: int) -> bool:
+        """Whether features of that size are kept, one of ``num_parts`` parts of the images that are wanted together."""
+        return num_parts * num_bytes <= self.max_bytes
 
     def _open(self, path: Path) -> Tensor:
         match = _FILE.fullmatch(path.name)

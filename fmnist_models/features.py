@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fmnist_models.data import Normalisation
 from fmnist_models.feature_cache import FeatureCache, feature_key
+from fmnist_models.flip_averaging import average_scores
 from fmnist_models.networks import Network
 from fmnist_models.precision import autocast, memory_format
 from fmnist_models.prediction import normalise
@@ -24,20 +25,24 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class Features:
-    """``train`` and ``validation`` images after the frozen stages, ``(N, …)``; ``rest``: what comes after these."""
+    """``train`` and ``validation`` images after the frozen stages, ``(N, …)``; ``rest``: what comes after these, in
+    training. ``mirrored``: the validation images' mirror images, where they are judged together with them."""
 
     train: Tensor
     validation: Tensor
+    mirrored: Tensor | None
     rest: Chain
 
     @torch.inference_mode()
-    def predict_scores(self, indices: npt.NDArray[np.int64], *, precision: str) -> Tensor:
-        """Class scores ``(B, 10)`` float32 before softmax, of those of the validation images."""
-        self.rest.eval()
+    def predict_scores(self, indices: npt.NDArray[np.int64], *, rest: Chain, precision: str) -> Tensor:
+        """Class scores ``(B, 10)`` float32 before softmax, of those of the validation images; ``rest``: what comes
+        after the frozen stages in the network that is judged."""
+        rest.eval()
         scores = []
         for part in torch.split(torch.from_numpy(indices).to(self.validation.device), _BATCH):
             with autocast(precision, self.validation.device):
-                scores.append(self.rest(self.validation[part]).float())
+                own = rest(self.validation[part]).float()
+                scores.append(own if self.mirrored is None else average_scores(own, rest(self.mirrored[part])))
         return torch.cat(scores)
 
 
@@ -52,9 +57,10 @@ def find_features(
     is_shared: bool = True,
     rest: Chain | None = None,
 ) -> Features | None:
-    """Features of the training and the validation images ``(N, 28, 28)`` uint8, computed or out of the cache; ``None``
-    if no stage is frozen, or the cache is too small for them. ``is_shared``: other trainings may want them too, so
-    that they are put into the cache. ``rest``: the chain that goes on with them, where there is one already.
+    """Features of ``parts``, images ``(N, 28, 28)`` uint8 to train on, to validate and, perhaps, the latter's mirror
+    images, computed or out of the cache; ``None`` if no stage is frozen, or the cache is too small for them.
+    ``is_shared``: other trainings may want them too, so that they are put into the cache. ``rest``: the chain that goes
+    on with them, where there is one already.
 
     The key stands for all that decides them, the arithmetic included: weights of the frozen stages, images,
     normalisation, precision, torch, and what it computes on. Batches of one size make them the same, bit for bit,
@@ -76,7 +82,7 @@ def find_features(
     arithmetic += f" {is_deterministic} {precision} {normalisation}"
     described = f"{network.name} {getattr(model, 'input_size', 28)} {prefix}"
     one = _run(stem, parts[0][:1], normalisation=normalisation, precision=precision)
-    if not cache.fits(one.nbytes * max(len(part) for part in parts)):
+    if not cache.fits(one.nbytes * max(len(part) for part in parts), num_parts=len(parts)):
         return None
 
     def find(part: Tensor) -> Tensor:
@@ -88,8 +94,8 @@ def find_features(
         key = feature_key(arithmetic, described, tensors=[*frozen, part])
         return cache.get(key, lambda: compute().cpu()).to(device)
 
-    train, validation = map(find, parts)
-    return Features(train, validation, rest or whole_rest)
+    train, validation, *mirrored = map(find, parts)
+    return Features(train, validation, mirrored[0] if mirrored else None, rest or whole_rest)
 
 
 @torch.no_grad()  # and not inference_mode, whose tensors cannot be trained on

@@ -37,6 +37,11 @@ def frozen_prefix(network: Network, model: nn.Module) -> tuple[str, ...]:
     return tuple(prefix)
 
 
+def rest_after_prefix(network: Network, model: nn.Module) -> Chain:
+    """What comes in ``model`` after its frozen prefix."""
+    return split_at(network, model, frozen_prefix(network, model))[1]
+
+
 def split_at(network: Network, model: nn.Module, prefix: Sequence[str]) -> tuple[Chain, Chain]:
     """``model`` as two chains, the stages of ``prefix`` and the others; one after the other they are ``model``."""
     assert network.steps is not None

@@ -21,6 +21,10 @@ class Recipe(Hyperparameters):
     Convergence", 2018). ``label_smoothing``: share of the target spread over all classes. Augmentation, off by
     default: ``flip`` mirrors every second image, ``shift`` moves by up to so many pixels, ``erase`` is the probability
     of blanking a random rectangle (Zhong et al., "Random Erasing Data Augmentation", 2020).
+
+    What predicts: ``ema`` is the decay per step of a moving average of the weights, which is then what is judged and
+    kept (``WeightAverage``), 0 for the weights themselves; with ``flip_averaging`` an image is judged together with
+    its mirror image, wherever the model is used (``FlipAveraged``).
     """
 
     optimizer: str = hyperparameter("adamw", Options(("adamw", "sgd")))
@@ -33,6 +37,8 @@ class Recipe(Hyperparameters):
     flip: bool = hyperparameter(False, Options((True, False)))
     shift: int = hyperparameter(0, Interval(0, 14, integer=True))
     erase: float = hyperparameter(0.0, Interval(0.0, 1.0))
+    ema: float = hyperparameter(0.0, Interval(0.0, 0.9999))
+    flip_averaging: bool = hyperparameter(False, Options((True, False)))
 
 
 def build_optimizer(recipe: Recipe, parameters: Iterable[nn.Parameter]) -> Optimizer:

@@ -18,6 +18,7 @@ from fmnist_models.checkpoint import load_weights, save_weights
 from fmnist_models.data import CLASS_NAMES, Normalisation
 from fmnist_models.errors import CheckpointError, SavedModelError
 from fmnist_models.files import read_json, write_aside
+from fmnist_models.flip_averaging import bare_network, for_inference
 from fmnist_models.networks import build_network
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
@@ -38,12 +39,12 @@ class ModelConfig:
 
 
 def save_model(folder: Path, model: nn.Module, config: ModelConfig, *, metadata: Mapping[str, str]) -> None:
-    """Writes the two files; ``metadata`` goes into that of the weights.
+    """Writes the two files of a model as ``load_model`` gives it; ``metadata`` goes into that of the weights.
 
     Raises:
         OSError: one of them cannot be written.
     """
-    save_weights(folder / _WEIGHTS, model.state_dict(), metadata=metadata)
+    save_weights(folder / _WEIGHTS, bare_network(model).state_dict(), metadata=metadata)
     write_aside(folder / _CONFIG, config.to_json())
 
 
@@ -53,7 +54,7 @@ def is_saved_model(folder: Path) -> bool:
 
 
 def load_model(folder: Path) -> tuple[nn.Module, ModelConfig]:
-    """The model of a folder, in eval mode on the CPU, with its configuration.
+    """The model of a folder, as it predicts (``for_inference``), in eval mode on the CPU, with its configuration.
 
     Raises:
         FileNotFoundError: one of the two files is missing.
@@ -65,11 +66,12 @@ def load_model(folder: Path) -> tuple[nn.Module, ModelConfig]:
     if not weights.exists():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(weights))
     try:
-        model = build_network(config.network, config.hyperparameters)
+        network = build_network(config.network, config.hyperparameters)
+        model = for_inference(network, config.hyperparameters)
     except ValueError as error:
         raise SavedModelError(f"{path}: {error}") from error
     try:
-        model.load_state_dict(load_weights(weights))
+        network.load_state_dict(load_weights(weights))
     except (RuntimeError, CheckpointError) as error:
         raise SavedModelError(f"{weights} does not hold a {config.network}: {error}") from error
     return model.eval(), config

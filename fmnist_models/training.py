@@ -22,14 +22,16 @@ from fmnist_models.data import TrainingData
 from fmnist_models.epoch import Epoch
 from fmnist_models.feature_cache import FeatureCache
 from fmnist_models.features import Features, find_features
+from fmnist_models.flip_averaging import for_inference
 from fmnist_models.freezing import freeze_stages, train_mode
 from fmnist_models.hyperparameters import Hyperparameters, defaults, domains
 from fmnist_models.networks import get_network
 from fmnist_models.precision import PRECISIONS, autocast, memory_format, resolve_precision
 from fmnist_models.prediction import DeviceImages, normalise, predict_scores
-from fmnist_models.prefix import Chain
+from fmnist_models.prefix import Chain, rest_after_prefix
 from fmnist_models.recipe import Recipe, build_optimizer, build_schedule
 from fmnist_models.seeds import derive_seed
+from fmnist_models.weight_average import WeightAverage
 from fmnist_models.weights import apply_pretrained
 
 _HYPERPARAMETERS = "hyperparameters"
@@ -106,6 +108,9 @@ class Training:
 
     Randomness in an epoch is a function of (seed, epoch, rank) alone, so the epoch's number restores it: a continued
     training ends with the same weights, bit for bit, as one that was never interrupted (on one thread of a CPU).
+
+    ``model`` is the network that is judged and kept: the one that trains or, with ``ema``, the average of its weights.
+    ``predictor`` gives the scores that it is judged by.
     """
 
     def __init__(
@@ -126,15 +131,22 @@ class Training:
         self._train = DeviceImages(data.train, device)
         self._validation = DeviceImages(data.validation, device)
         self._normalisation = data.normalisation
-        self.model = plan.build(pretrained).to(device).to(memory_format=memory_format(self._precision))
+        self._network = plan.build(pretrained).to(device).to(memory_format=memory_format(self._precision))
         self._rank, self._world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         self._batches = _batches(len(data.train), self._recipe.batch_size, smallest=2 * self._world_size)
-        self._optimizer = build_optimizer(self._recipe, self.model.parameters())
+        self._optimizer = build_optimizer(self._recipe, self._network.parameters())
         self._schedule = build_schedule(self._recipe, self._optimizer, num_steps=len(self._batches) * plan.num_epochs)
         self._cache, self._is_pretrained = cache, pretrained is not None
         self._features = self._find_features()
-        trained = self.model if self._features is None else self._features.rest
+        trained = self._network if self._features is None else self._features.rest
         self._forward: nn.Module = DistributedDataParallel(trained) if self._world_size > 1 else trained
+        self._average = WeightAverage(self._network, decay=self._recipe.ema) if self._recipe.ema else None
+        self.model = self._network if self._average is None else self._average.network
+
+    @property
+    def predictor(self) -> nn.Module:
+        """``model`` as it is used: together with mirror images, if the plan has ``flip_averaging``."""
+        return for_inference(self.model, self.plan.hyperparameters)
 
     def epochs(self) -> Iterator[Epoch]:
         """Trains on from where it stands to ``plan.num_epochs``, yielding each epoch when it is done.
@@ -165,13 +177,14 @@ class Training:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to continue; tensors, numbers and text only, so ``weights_only=True`` loads it."""
-        return {
+        state = {
             "plan": dataclasses.asdict(self.plan),
             "history": [dataclasses.asdict(epoch) for epoch in self.history],
-            "model": self.model.state_dict(),
+            "model": self._network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "schedule": self._schedule.state_dict(),
         }
+        return state if self._average is None else {**state, "average": self._average.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues where ``state`` was saved.
@@ -185,7 +198,9 @@ class Training:
                 f"{key} {theirs.get(key)!r}, not {mine[key]!r}" for key in mine if theirs.get(key) != mine[key]
             ]
             raise ValueError(f"the checkpoint belongs to another training: {'; '.join(different)}")
-        self.model.load_state_dict(state["model"])
+        self._network.load_state_dict(state["model"])
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
         if self._features is not None:
             self._features = self._find_features(self._features.rest)  # the frozen stages too are those of the state
         self._optimizer.load_state_dict(state["optimizer"])
@@ -207,6 +222,8 @@ class Training:
             self._optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self._optimizer.step()
+            if self._average is not None:
+                self._average.update()
             self._schedule.step()
             correct = (scores.detach().argmax(1) == labels).sum()
             totals += torch.stack([loss.detach() * len(labels), correct, torch.ones_like(labels).sum()])
@@ -215,14 +232,18 @@ class Training:
     def _validate(self) -> tuple[float, float]:
         if self._world_size > 1:
             # Each process has BatchNorm statistics of its own; the first one's are saved, so they are what is judged.
-            for buffer in self.model.buffers():
-                dist.broadcast(buffer, 0)
+            for network in dict.fromkeys((self._network, self.model)):  # in the same order everywhere
+                for buffer in network.buffers():
+                    dist.broadcast(buffer, 0)
         share = np.arange(self._rank, len(self._validation), self._world_size)
         images, labels = self._validation.take(share)
         if self._features is None:
-            scores = predict_scores(self.model, images, normalisation=self._normalisation, precision=self._precision)
+            scores = predict_scores(
+                self.predictor, images, normalisation=self._normalisation, precision=self._precision
+            )
         else:
-            scores = self._features.predict_scores(share, precision=self._precision)
+            rest = rest_after_prefix(get_network(self.plan.network), self.model)
+            scores = self._features.predict_scores(share, rest=rest, precision=self._precision)
         loss = functional.cross_entropy(scores, labels, reduction="sum")
         return self._means(
             torch.stack([loss, (scores.argmax(1) == labels).sum(), torch.ones_like(labels).sum()]).double()
@@ -239,14 +260,16 @@ class Training:
     def _find_features(self, rest: Chain | None = None) -> Features | None:
         if self._cache is None or changes_images(self._recipe):
             return None
+        validation = self._validation.images
+        mirrored = [validation.flip(2)] if self._recipe.flip_averaging else []
         return find_features(
             self._cache,
             rest=rest,
             # Fresh weights are those of this training alone.
             is_shared=self._is_pretrained,
             network=get_network(self.plan.network),
-            model=self.model,
-            parts=(self._train.images, self._validation.images),
+            model=self._network,
+            parts=(self._train.images, validation, *mirrored),
             normalisation=self._normalisation,
             precision=self._precision,
         )

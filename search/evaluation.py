@@ -14,6 +14,7 @@ from fmnist_models.data import CLASS_NAMES, Normalisation, load_images
 from fmnist_models.errors import CheckpointError, printable
 from fmnist_models.figures import save_confusion_matrix
 from fmnist_models.files import read_bounded, write_aside
+from fmnist_models.flip_averaging import for_inference
 from fmnist_models.metrics import score
 from fmnist_models.networks import build_network
 from fmnist_models.prediction import DeviceImages, predict_scores
@@ -74,17 +75,18 @@ def evaluate_trial(
         )
     try:
         hyperparameters = config.space.suggest(trial)
-        model = build_network(hyperparameters[MODEL], hyperparameters)
+        network = build_network(hyperparameters[MODEL], hyperparameters)
     except (ValueError, LookupError) as error:
         raise ExperimentError(f"trial {trial.number} does not go with {experiment.config}: {error}") from error
     try:
-        model.load_state_dict(load_weights(weights))
+        network.load_state_dict(load_weights(weights))
     except (RuntimeError, CheckpointError) as error:
         raise ExperimentError(f"{weights} is not a checkpoint of trial {trial.number}: {error}") from error
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     test = load_images(config.dataset, "test", root=data_root, size=config.test_size)
     images = DeviceImages(test, device).images
-    probabilities = predict_scores(model.to(device), images, normalisation=normalisation).softmax(1)
+    model = for_inference(network, hyperparameters).to(device)
+    probabilities = predict_scores(model, images, normalisation=normalisation).softmax(1)
     predictions = Predictions(test.labels, probabilities.cpu().numpy())
     evaluation = Evaluation(
         experiment=experiment.name,

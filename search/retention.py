@@ -19,9 +19,6 @@ from search.experiment import Experiment
 from search.inventory import measure_folder
 
 _BYTES_PER_PARAMETER = 4
-# Of a trial at work, in sizes of its model: the best epoch's weights, the last epoch's with both moments of Adam, and
-# that once more while it is written aside.
-_MODELS_PER_LIVE_TRIAL = 1 + 3 + 3
 _GB = 1e9
 _SECONDS_BETWEEN_CHECKS = 10.0
 
@@ -34,7 +31,7 @@ class Retention:
         self._config = config
         self._sign = 1 if DIRECTIONS[config.metric] == "maximize" else -1
         self._best: list[tuple[float, int]] = []  # a heap of (how good, -number), the worst first
-        self._live_bytes = _MODELS_PER_LIVE_TRIAL * _model_bytes(config)
+        self._live_bytes = _models_per_live_trial(config) * _model_bytes(config)
         self._checked_s = -math.inf
         for trial in trials:
             if trial.state.is_finished():
@@ -103,7 +100,7 @@ def check_room(experiment: Experiment, config: SearchConfig, *, num_slots: int) 
         ExperimentError: the disk has not.
         ConfigError: ``config.max_disk_gb`` has not.
     """
-    need_bytes = (num_slots * _MODELS_PER_LIVE_TRIAL + config.keep_checkpoints) * _model_bytes(config)
+    need_bytes = (num_slots * _models_per_live_trial(config) + config.keep_checkpoints) * _model_bytes(config)
     what = f"{num_slots} trials at a time and the best {config.keep_checkpoints} need up to {need_bytes / _GB:.3g} GB"
     advice = "lower max_concurrent_trials or keep_checkpoints"
     if config.max_disk_gb is not None and need_bytes > config.max_disk_gb * _GB:
@@ -115,6 +112,13 @@ def check_room(experiment: Experiment, config: SearchConfig, *, num_slots: int) 
             f"the disk of {experiment.path} has too little room: {what}, but {have_bytes / _GB:.3g} GB are free; "
             f"make room, or {advice}"
         )
+
+
+def _models_per_live_trial(config: SearchConfig) -> int:
+    """What a trial at work has at most on disk, in sizes of its model: the best epoch's weights, the last epoch's with
+    their average, where there is one, and both moments of Adam, and the latter once more while it is written aside."""
+    averages = "ema" in config.space.dimensions and any(config.space.dimensions["ema"].values())
+    return 1 + 2 * (4 if averages else 3)
 
 
 def _model_bytes(config: SearchConfig) -> int:

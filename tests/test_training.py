@@ -48,9 +48,10 @@ def training(
     return Training(plan, data, device=CPU)
 
 
-def outcome(run: Training) -> tuple[dict[str, bytes], list[dict[str, float]]]:
-    """The weights' bytes and the history without wall times."""
-    weights = {name: tensor.contiguous().numpy().tobytes() for name, tensor in run.model.state_dict().items()}
+def outcome(run: Training) -> tuple[list[dict[str, bytes]], list[dict[str, float]]]:
+    """The bytes of the weights, those that are judged and those that train, and the history without wall times."""
+    states = (run.model.state_dict(), run.state_dict()["model"])
+    weights = [{name: tensor.contiguous().numpy().tobytes() for name, tensor in state.items()} for state in states]
     return weights, [{**asdict(epoch), "epoch_s": 0.0} for epoch in run.history]
 
 
@@ -68,7 +69,8 @@ PLANS: dict[str, dict[str, Any]] = {
         "shift": 2,
         "erase": 0.5,
     },
-    "resnet18, partly frozen": {"network": "resnet18", "unfreeze": ("layer4",), "dropout": 0.2},
+    "resnet18, partly frozen": {"network": "resnet18", "unfreeze": ("layer4",), "dropout": 0.2, "ema": 0.95},
+    "averaged": {"ema": 0.9, "flip_averaging": True, "flip": True},
 }
 
 

@@ -29,16 +29,18 @@ def picture_network(folder: Path, images: Images | str, *, command: str) -> list
 
     ``images``: or why there are none. ``command``: the one that makes the model's files.
     """
+    from fmnist_models.flip_averaging import bare_network
     from fmnist_models.saved_model import load_model
 
     try:
-        model, config = load_model(folder)
+        predictor, config = load_model(folder)
     except FileNotFoundError:
         reason = "The best model has not been saved yet, which testing it does."
         return [Missing(title=title, reason=reason, command=command) for title in (_FILTERS, _MAPS)]
     except (UserError, OSError) as error:
         return [Missing(title=title, reason=str(error), command=command) for title in (_FILTERS, _MAPS)]
     name = network(config.network)
+    model = bare_network(predictor)  # the maps of an image and not of its mirror image
     convolutions = _convolutions(model)
     if not convolutions:
         return [Missing(title=title, reason=f"{name}: this network has no convolution.") for title in (_FILTERS, _MAPS)]

@@ -119,7 +119,7 @@ def run(
             save_checkpoint(files.checkpoint, training.state_dict())
             tell(epoch)
         images = DeviceImages(test, device).images
-        scores = predict_scores(training.model, images, normalisation=data.normalisation)
+        scores = predict_scores(training.predictor, images, normalisation=data.normalisation)
         predictions = Predictions(test.labels, scores.softmax(1).cpu().numpy())
         result = _judge(seed, training.history, predictions, device)
         write_aside(files.epochs, format_epochs(training.history, dataset=_DATASET))
