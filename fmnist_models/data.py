@@ -109,12 +109,18 @@ def split_training(images: LabelledImages, *, validation_fraction: float, seed: 
         raise DataError(
             f"{len(images)} training images cannot be split with validation_fraction {validation_fraction:g}: {error}"
         ) from error
-    kept, held_out = np.sort(kept), np.sort(held_out)
-    train = LabelledImages(images.images[kept], images.labels[kept])
-    validation = LabelledImages(images.images[held_out], images.labels[held_out])
+    return divide_images(images, train=kept, validation=held_out)
+
+
+def divide_images(
+    images: LabelledImages, *, train: npt.NDArray[np.int64], validation: npt.NDArray[np.int64]
+) -> TrainingData:
+    """Copies of the images at these indices, in the order in which they lie, normalised as those to train on are."""
+    parts = [LabelledImages(images.images[part], images.labels[part]) for part in (np.sort(train), np.sort(validation))]
+    kept = parts[0].images
     # At least one grey level: images of one colour have no deviation to divide by.
-    normalisation = Normalisation(float(train.images.mean()) / 255, max(float(train.images.std()), 1.0) / 255)
-    return TrainingData(train, validation, normalisation)
+    normalisation = Normalisation(float(kept.mean()) / 255, max(float(kept.std()), 1.0) / 255)
+    return TrainingData(*parts, normalisation)
 
 
 def is_fashion_mnist_on_disk(root: Path) -> bool:
