@@ -116,11 +116,12 @@ def divide_images(
     images: LabelledImages, *, train: npt.NDArray[np.int64], validation: npt.NDArray[np.int64]
 ) -> TrainingData:
     """Copies of the images at these indices, in the order in which they lie, normalised as those to train on are."""
-    parts = [LabelledImages(images.images[part], images.labels[part]) for part in (np.sort(train), np.sort(validation))]
-    kept = parts[0].images
+    kept, held_out = (
+        LabelledImages(images.images[part], images.labels[part]) for part in (np.sort(train), np.sort(validation))
+    )
     # At least one grey level: images of one colour have no deviation to divide by.
-    normalisation = Normalisation(float(kept.mean()) / 255, max(float(kept.std()), 1.0) / 255)
-    return TrainingData(*parts, normalisation)
+    normalisation = Normalisation(float(kept.images.mean()) / 255, max(float(kept.images.std()), 1.0) / 255)
+    return TrainingData(kept, held_out, normalisation)
 
 
 def is_fashion_mnist_on_disk(root: Path) -> bool:
