@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from sklearn.model_selection import StratifiedKFold
 
@@ -9,7 +11,25 @@ from fmnist_models.data import LabelledImages, TrainingData, divide_images
 from fmnist_models.errors import DataError
 from fmnist_models.seeds import derive_seed
 
-MIN_FOLDS, MAX_FOLDS = 2, 20
+_FOLD = 0x666F6C64  # keeps a fold's seed apart from those that a training derives for its epochs
+
+
+@dataclass(frozen=True)
+class FoldedImages:
+    """Training images that each trial of a search splits in the same way."""
+
+    images: LabelledImages
+    folds: int
+    seed: int
+
+    @property
+    def num_validation(self) -> int:
+        """About how many images are held out in each fold."""
+        return len(self.images) // self.folds
+
+    def fold(self, number: int) -> TrainingData:
+        """Fold ``number``, from 1, as ``split_folds`` has it."""
+        return split_folds(self.images, folds=self.folds, fold=number, seed=self.seed)
 
 
 def split_folds(images: LabelledImages, *, folds: int, fold: int, seed: int) -> TrainingData:
@@ -22,10 +42,8 @@ def split_folds(images: LabelledImages, *, folds: int, fold: int, seed: int) -> 
         ValueError: there is no such fold.
         DataError: too few images for one of each class in each part.
     """
-    if not MIN_FOLDS <= folds <= MAX_FOLDS or not 1 <= fold <= folds:
-        raise ValueError(
-            f"{MIN_FOLDS} <= folds <= {MAX_FOLDS} and 1 <= fold <= folds must hold, but got fold {fold} of {folds}"
-        )
+    if folds < 2 or not 1 <= fold <= folds:
+        raise ValueError(f"2 <= folds and 1 <= fold <= folds must hold, but got fold {fold} of {folds}")
     check_folds(images, folds=folds)
     splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
     train, validation = list(splitter.split(images.labels, images.labels))[fold - 1]
@@ -49,6 +67,3 @@ def check_folds(images: LabelledImages, *, folds: int) -> None:
 def fold_seed(seed: int, fold: int) -> int:
     """The seed of a training that has ``seed``, in fold ``fold`` of it."""
     return derive_seed(seed, _FOLD, fold)
-
-
-_FOLD = 0x666F6C64  # keeps these seeds apart from those that a training derives for its epochs

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
+from fmnist_models.data import TrainingData
 from fmnist_models.errors import UserError
 from fmnist_models.files import write_aside
 from search.evaluation import evaluate_and_save
@@ -64,9 +65,10 @@ def run_search(
     _write_table(experiment)
     trials = study.study.get_trials(deepcopy=False)
     evaluation = None
-    if best_trial(trials, prepared.config.metric) is not None:
+    data = prepared.data
+    if isinstance(data, TrainingData) and best_trial(trials, prepared.config.metric) is not None:
         evaluation = evaluate_and_save(
-            experiment, prepared.config, None, data_root=data_root, normalisation=prepared.data.normalisation
+            experiment, prepared.config, None, data_root=data_root, normalisation=data.normalisation
         )
     else:
         experiment.send()

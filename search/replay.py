@@ -18,6 +18,7 @@ from fmnist_models.files import read_bounded
 from search.epochs_file import parse_epochs
 from search.errors import ExperimentError
 from search.experiment import Experiment, TrialFiles
+from search.fold_values import FOLD_EPOCHS
 from search.preparation import Prepared
 from search.progress import SilentProgress
 from search.record import MESSAGE, read_study
@@ -128,5 +129,8 @@ def _anew(recorded: FrozenTrial, *, last: int) -> FrozenTrial:
         state=TrialState.RUNNING,
         params=recorded.params,
         distributions=dict(recorded.distributions),
-        user_attrs={PRUNED_AFTER: last},
+        user_attrs={
+            PRUNED_AFTER: last,
+            **{key: value for key, value in recorded.user_attrs.items() if key == FOLD_EPOCHS},
+        },
     )

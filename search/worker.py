@@ -21,6 +21,8 @@ from fmnist_models.epoch import Epoch, is_better
 from fmnist_models.errors import CheckpointError
 from fmnist_models.feature_cache import FeatureCache, default_folder
 from fmnist_models.files import write_aside
+from fmnist_models.fold_training import FoldTraining
+from fmnist_models.folds import FoldedImages
 from fmnist_models.seeds import derive_seed
 from fmnist_models.training import DivergedError, Training, TrainingPlan
 from search.epochs_file import format_epochs
@@ -36,8 +38,10 @@ from search.trial_message import explain_traceback, failure_message
 class Trainable(Protocol):
     """What a trial runs; ``fmnist_models.training.Training`` is the real one."""
 
-    model: nn.Module
     history: list[Epoch]
+
+    @property
+    def model(self) -> nn.Module: ...
 
     def epochs(self) -> Iterator[Epoch]: ...
 
@@ -67,7 +71,7 @@ class Shared:
     """What all trials of a search have in common; images and pretrained weights lie in Ray's object store."""
 
     experiment: Experiment
-    data: ray.ObjectRef[TrainingData]
+    data: ray.ObjectRef[TrainingData | FoldedImages]
     pretrained: Mapping[str, ray.ObjectRef[Any]]
     slot: Slot
     num_epochs: int
@@ -118,13 +122,15 @@ def _make_training(assignment: Assignment, shared: Shared) -> Trainable:
         precision=shared.precision,
     )
     pretrained = shared.pretrained.get(hyperparameters.get("weights", "none"))
-    return shared.make_training(
-        plan,
-        ray.get(shared.data),
-        device=get_device() if shared.slot.gpus else torch.device("cpu"),
-        pretrained=None if pretrained is None else ray.get(pretrained),
-        cache=FeatureCache(default_folder(), shared.feature_cache_bytes) if shared.feature_cache_bytes else None,
-    )
+    options: dict[str, Any] = {
+        "device": get_device() if shared.slot.gpus else torch.device("cpu"),
+        "pretrained": None if pretrained is None else ray.get(pretrained),
+        "cache": FeatureCache(default_folder(), shared.feature_cache_bytes) if shared.feature_cache_bytes else None,
+    }
+    data = ray.get(shared.data)
+    if isinstance(data, FoldedImages):
+        return FoldTraining(plan, data, make=shared.make_training, **options)
+    return shared.make_training(plan, data, **options)
 
 
 def _resume(assignment: Assignment, shared: Shared, files: TrialFiles, *, is_first: bool) -> Trainable:
@@ -190,8 +196,12 @@ def not_saved(files: TrialFiles, error: OSError | ExperimentError) -> StorageErr
 
 
 def _save_beside(training: Trainable, files: TrialFiles, shared: Shared) -> list[Path]:
-    """What follows from a checkpoint: the table of its epochs, and the weights if the newest epoch is the best. Gives
-    what was written."""
+    """What follows from a checkpoint: the table of its epochs, and the weights if the newest epoch is the best; none
+    of a trial with folds, which has no model that is all of it. Gives what was written."""
+    if isinstance(training, FoldTraining):
+        size = training.plan.num_epochs
+        write_aside(files.epochs, format_epochs(training.history, dataset=shared.dataset, fold_epochs=size))
+        return [files.epochs]
     *before, newest = (epoch.metric(shared.metric) for epoch in training.history)
     is_best = all(is_better(newest, value, metric=shared.metric) for value in before)
     if is_best:

@@ -55,8 +55,8 @@ def test_too_few_images_of_a_class_are_refused_with_how_many_there_are(images: L
         split_folds(images.first(100), folds=least + 1, fold=1, seed=0)
 
 
-@pytest.mark.parametrize(("folds", "fold"), [(1, 1), (21, 1), (5, 0), (5, 6)])
-def test_there_are_2_to_20_folds_counted_from_1(images: LabelledImages, folds: int, fold: int) -> None:
+@pytest.mark.parametrize(("folds", "fold"), [(1, 1), (5, 0), (5, 6)])
+def test_there_are_two_or_more_folds_counted_from_1(images: LabelledImages, folds: int, fold: int) -> None:
     with pytest.raises(ValueError, match=f"fold {fold} of {folds}"):
         split_folds(images, folds=folds, fold=fold, seed=0)
 

@@ -177,10 +177,12 @@ def print_notes(notes: Iterable[str], console: Console) -> None:
 
 
 def describe_run(prepared: Prepared, slots: Slots) -> str:
-    config, data = prepared.config, prepared.data
+    config = prepared.config
+    num_train, num_validation = prepared.num_images
+    folds, each = ("", "") if config.folds is None else (f"{config.folds} folds of ", " in each fold")
     return (
-        f"{config.max_trials} trials of up to {config.max_epochs} epochs on {config.dataset}, {len(data.train):,} "
-        f"training and {len(data.validation):,} validation images, {slots}"
+        f"{config.max_trials} trials of {folds}up to {config.max_epochs} epochs on {config.dataset}, {num_train:,} "
+        f"training and {num_validation:,} validation images{each}, {slots}"
     )
 
 
