@@ -112,9 +112,23 @@ def split_training(images: LabelledImages, *, validation_fraction: float, seed: 
     kept, held_out = np.sort(kept), np.sort(held_out)
     train = LabelledImages(images.images[kept], images.labels[kept])
     validation = LabelledImages(images.images[held_out], images.labels[held_out])
+    return TrainingData(train, validation, measure_normalisation(train))
+
+
+def join_parts(data: TrainingData) -> TrainingData:
+    """All images to train on. Those to validate on are the same as before, and by then seen: what is measured on them
+    is nothing to choose by."""
+    train = LabelledImages(
+        np.concatenate([data.train.images, data.validation.images]),
+        np.concatenate([data.train.labels, data.validation.labels]),
+    )
+    return TrainingData(train, data.validation, measure_normalisation(train))
+
+
+def measure_normalisation(images: LabelledImages) -> Normalisation:
+    """That of these images; whatever their order, but for the last digits."""
     # At least one grey level: images of one colour have no deviation to divide by.
-    normalisation = Normalisation(float(train.images.mean()) / 255, max(float(train.images.std()), 1.0) / 255)
-    return TrainingData(train, validation, normalisation)
+    return Normalisation(float(images.images.mean()) / 255, max(float(images.images.std()), 1.0) / 255)
 
 
 def is_fashion_mnist_on_disk(root: Path) -> bool:

@@ -59,6 +59,20 @@ class MlflowConfig(BaseModel):
         return Target(self.tracking_uri, self.experiment)
 
 
+class ConfirmConfig(BaseModel):
+    """The ``top`` trials by validation value are trained again with ``seeds`` fresh seeds each; their means decide."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    top: int = Field(default=5, ge=1, le=100, strict=True)
+    seeds: int = Field(default=3, ge=1, le=100, strict=True)
+
+    @property
+    def num_trainings(self) -> int:
+        """How many trainings that is; the winner's last one, on all images, is one more."""
+        return self.top * self.seeds
+
+
 class SearchConfig(BaseModel):
     """Everything that decides a search; unknown keys are refused.
 
@@ -75,7 +89,8 @@ class SearchConfig(BaseModel):
     ``keep_checkpoints``: how many of the best trials keep their weights. ``max_disk_gb``: what the experiment may take
     on disk, in 10⁹ bytes. ``feature_cache_gb``: what a machine keeps, in 10⁹ bytes, of what frozen stages make of the
     images. ``study_storage``: the address of the database that holds the study, in place of a file.
-    ``mlflow``: the MLflow server that is told of it all.
+    ``mlflow``: the MLflow server that is told of it all. ``confirm``: the best trials are trained again with fresh
+    seeds before one of them is chosen, and that one on all images before it is tested.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
@@ -108,6 +123,7 @@ class SearchConfig(BaseModel):
     feature_cache_gb: float = Field(default=2.0, ge=0, strict=True)
     study_storage: Annotated[str, Field(strict=True), AfterValidator(parse_address)] | None = None
     mlflow: MlflowConfig | None = None
+    confirm: ConfirmConfig | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     seed: int = Field(default=0, ge=0, le=2**32 - 1, strict=True)
 
@@ -217,7 +233,8 @@ def _explain(problem: Any) -> str:
     path = [str(part) for part in problem["loc"]] or [""]
     key = ".".join(path)
     if problem["type"] == "extra_forbidden":
-        fields = MlflowConfig.model_fields if len(path) > 1 else SearchConfig.model_fields
+        sections: dict[str, type[BaseModel]] = {"mlflow": MlflowConfig, "confirm": ConfirmConfig}
+        fields = (sections[path[0]] if len(path) > 1 else SearchConfig).model_fields
         return f"unknown key {key!r}; valid: {', '.join(fields)}"
     if problem["type"] == "missing":
         return f"{key} is missing"

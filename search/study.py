@@ -16,7 +16,8 @@ from search.errors import ExperimentError
 from search.experiment import Experiment
 from search.horizon import Horizon
 from search.pruning import build_pruner
-from search.record import MESSAGE, REASON, Failure, best_value, open_study
+from search.record import MESSAGE, NUM_EPOCHS, REASON, Failure, best_value, open_study
+from search.repetition import Repetition, read_repetition
 from search.standings import Standings
 from search.suggestions import Suggester
 
@@ -27,10 +28,17 @@ _QUEUE = "enqueued"  # of the study: the chosen configurations; of a trial: whic
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a trial is to train: its number in the study and all its hyperparameters, ``model`` among them."""
+    """What a trial is to train: its number in the study and all its hyperparameters, ``model`` among them.
+
+    Of a repetition also ``seed``, its own, ``num_epochs``, after which it ends, and ``fold``, the images it is
+    validated with.
+    """
 
     number: int
     hyperparameters: dict[str, Any]
+    seed: int | None = None
+    num_epochs: int | None = None
+    fold: int | None = None
 
 
 class SearchStudy:
@@ -42,6 +50,8 @@ class SearchStudy:
     With ``config.deterministic`` trial k is drawn from, and pruned by, the results of trials 0 … k - C alone, where C
     is ``config.max_concurrent_trials``, and comes out when all of them have ended: then nothing depends on which of
     the C trials at work is the faster one.
+
+    ``repetitions``: new trials are these, in this order, and nothing is drawn.
     """
 
     def __init__(
@@ -51,6 +61,7 @@ class SearchStudy:
         *,
         warm: Sequence[FrozenTrial] = (),
         horizon: Horizon | None = None,
+        repetitions: Sequence[Repetition] | None = None,
     ) -> None:
         self.study = study
         self._config = config
@@ -61,6 +72,7 @@ class SearchStudy:
         # Kept beside the study, from which Optuna would make a list of all trials each time.
         trials = study.get_trials(deepcopy=False)
         self._ids = [trial._trial_id for trial in trials]
+        self._repetitions = None if repetitions is None else dict(enumerate(repetitions, start=len(trials)))
         self._open = {trial.number for trial in trials if not trial.state.is_finished()}
         self._num_enqueued = sum(_QUEUE in trial.user_attrs for trial in trials)
         self._queue: list[dict[str, Any]] | None = None
@@ -73,8 +85,16 @@ class SearchStudy:
         """The experiment's study, made if it is not there; to be called by the one process that holds its lock.
 
         ``warm``: finished trials of another search, which the sampler learns from.
+
+        Raises:
+            ExperimentError: it cannot be opened, or holds repetitions, which no search goes on with.
         """
         study = open_study(experiment, study_storage=config.study_storage, direction=DIRECTIONS[config.metric])
+        if any(NUM_EPOCHS in trial.user_attrs for trial in study.get_trials(deepcopy=False)):
+            raise ExperimentError(
+                f"{experiment.location} holds trainings that repeat a trial, and is no search to go on with; the "
+                "command that began it continues it"
+            )
         return cls(study, config, warm=warm)
 
     def enqueue(self, configurations: Sequence[dict[str, Any]]) -> int:
@@ -100,7 +120,16 @@ class SearchStudy:
             return None
         number = self._interrupted.pop(0) if self._interrupted else self._add()
         self._running[number] = Trial(self.study, self._ids[number])
-        return Assignment(number, self._hyperparameters(number))
+        repetition = read_repetition(self.trial(number))
+        if repetition is None:
+            return Assignment(number, self._hyperparameters(number))
+        return Assignment(
+            number,
+            self._hyperparameters(number),
+            seed=repetition.seed,
+            num_epochs=repetition.num_epochs,
+            fold=repetition.fold,
+        )
 
     def has_next(self) -> bool:
         """Whether there is a trial to train now: an interrupted one, or a new one that may be drawn already."""
@@ -108,7 +137,9 @@ class SearchStudy:
             return True
         if self.is_full():
             return False
-        return not self._config.deterministic or min(self._open, default=math.inf) > len(self._ids) - self._window
+        if not self._config.deterministic or self._repetitions is not None:
+            return True
+        return min(self._open, default=math.inf) > len(self._ids) - self._window
 
     def give_back(self, number: int) -> None:
         """Takes back a trial that was handed out and is not trained after all; it comes out again."""
@@ -173,8 +204,11 @@ class SearchStudy:
         return self._queue
 
     def _add(self) -> int:
-        """Draws a trial and records it with all its parameters at once; gives its number."""
+        """Draws a trial, or takes the next repetition, and records it with all its parameters at once; gives its
+        number."""
         number = len(self._ids)
+        if self._repetitions is not None:
+            return self._record(self._repetitions[number].to_trial())
         queue, position = self._read_queue(), self._num_enqueued
         fixed = queue[position] if position < len(queue) else None
         try:
@@ -188,8 +222,12 @@ class SearchStudy:
             ) from error
         if fixed is not None:
             drawn.set_user_attr(_QUEUE, position)
-        self.study.add_trial(drawn)
         self._num_enqueued += fixed is not None
+        return self._record(drawn)
+
+    def _record(self, new: FrozenTrial) -> int:
+        number = len(self._ids)
+        self.study.add_trial(new)
         self._ids.append(self.study._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number))
         self._open.add(number)
         self._suggester.tell(self.trial(number))
@@ -212,7 +250,7 @@ class SearchStudy:
         known = self.trial(number)
         if REASON in known.user_attrs:
             return self._tell(number, TrialState.FAIL)
-        if self._config.max_epochs in known.intermediate_values:
+        if known.user_attrs.get(NUM_EPOCHS, self._config.max_epochs) in known.intermediate_values:
             return self._tell(number, TrialState.COMPLETE)
         if known.user_attrs.get(PRUNED_AFTER) in list(known.intermediate_values):
             return self._tell(number, TrialState.PRUNED)

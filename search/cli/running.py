@@ -80,6 +80,7 @@ def _run(request: Request) -> SearchResult:
     from cluster.session import connected_ray, local_ray, ray_log
     from fmnist_models.data import data_root
     from search.config import read_config
+    from search.confirming import is_settled
     from search.continuation import open_experiment
     from search.enqueue import read_queue
     from search.main_job import run_search
@@ -121,7 +122,7 @@ def _run(request: Request) -> SearchResult:
             say(f"continues with {len(trials)} trials already in the study{than}", console)
         if request.address is not None:
             stack.enter_context(ray_log(experiment.log))
-        elif not study.is_finished():
+        elif not study.is_finished() or not is_settled(experiment, config, trials):
             stack.enter_context(local_ray(num_cpus=nodes[0].cpus, num_gpus=nodes[0].gpus, log=experiment.log))
         root = data_root(request.data_dir)
         stack.enter_context(sending(experiment, request.mlflow, tell=lambda text: say(text, console, style="yellow")))
@@ -178,9 +179,16 @@ def print_notes(notes: Iterable[str], console: Console) -> None:
 
 def describe_run(prepared: Prepared, slots: Slots) -> str:
     config, data = prepared.config, prepared.data
+    confirm = config.confirm
+    then = (
+        f"; then the best {confirm.top} with {confirm.seeds} fresh seeds each, {confirm.num_trainings} trainings, and "
+        f"the winner on all {len(data.train) + len(data.validation):,} images"
+        if confirm
+        else ""
+    )
     return (
         f"{config.max_trials} trials of up to {config.max_epochs} epochs on {config.dataset}, {len(data.train):,} "
-        f"training and {len(data.validation):,} validation images, {slots}"
+        f"training and {len(data.validation):,} validation images, {slots}{then}"
     )
 
 
