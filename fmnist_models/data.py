@@ -119,9 +119,23 @@ def divide_images(
     kept, held_out = (
         LabelledImages(images.images[part], images.labels[part]) for part in (np.sort(train), np.sort(validation))
     )
+    return TrainingData(kept, held_out, measure_normalisation(kept))
+
+
+def join_parts(data: TrainingData) -> TrainingData:
+    """All images to train on. Those to validate on are the same as before, and by then seen: what is measured on them
+    is nothing to choose by."""
+    train = LabelledImages(
+        np.concatenate([data.train.images, data.validation.images]),
+        np.concatenate([data.train.labels, data.validation.labels]),
+    )
+    return TrainingData(train, data.validation, measure_normalisation(train))
+
+
+def measure_normalisation(images: LabelledImages) -> Normalisation:
+    """That of these images; whatever their order, but for the last digits."""
     # At least one grey level: images of one colour have no deviation to divide by.
-    normalisation = Normalisation(float(kept.images.mean()) / 255, max(float(kept.images.std()), 1.0) / 255)
-    return TrainingData(kept, held_out, normalisation)
+    return Normalisation(float(images.images.mean()) / 255, max(float(images.images.std()), 1.0) / 255)
 
 
 def is_fashion_mnist_on_disk(root: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import Any, Protocol
 
 from torch import nn
@@ -27,15 +28,23 @@ class _OneFold(Protocol):
 class FoldTraining:
     """As ``Training``, on one fold after the other, each with a seed of its own (``fold_seed``).
 
-    Its epochs are numbered through: epoch e of fold f is number (f - 1) · ``plan.num_epochs`` + e. Of the images and
-    the models, only those of the fold at work are kept.
+    Its epochs are numbered through: epoch e of fold f is number (f - 1) · ``num_epochs`` + e. Of the images and the
+    models, only those of the fold at work are kept.
     """
 
     def __init__(
-        self, plan: TrainingPlan, data: FoldedImages, *, make: Callable[..., _OneFold] = Training, **options: Any
+        self,
+        plan: TrainingPlan,
+        data: FoldedImages,
+        *,
+        num_epochs: int | None = None,
+        make: Callable[..., _OneFold] = Training,
+        **options: Any,
     ) -> None:
-        """``make(plan, data, **options)``: makes the training of a fold; ``options`` are those of ``Training``."""
+        """``num_epochs``: after how many of the plan's epochs each fold ends, all if left out.
+        ``make(plan, data, **options)``: makes the training of a fold; ``options`` are those of ``Training``."""
         self.plan = plan
+        self.num_epochs = num_epochs or plan.num_epochs
         self.history: list[Epoch] = []
         self._data = data
         self._make = make
@@ -54,14 +63,15 @@ class FoldTraining:
         Raises:
             DivergedError: a loss is not finite.
         """
-        for fold in range(len(self.history) // self.plan.num_epochs + 1, self._data.folds + 1):
-            for epoch in self._training_of(fold).epochs():
+        for fold in range(len(self.history) // self.num_epochs + 1, self._data.folds + 1):
+            left = (fold * self.num_epochs) - len(self.history)
+            for epoch in islice(self._training_of(fold).epochs(), left):
                 self.history.append(dataclasses.replace(epoch, epoch=self._first_epoch(fold) + epoch.epoch - 1))
                 yield self.history[-1]
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to continue; of a fold that is complete, no more than its epochs are."""
-        is_between = len(self.history) % self.plan.num_epochs == 0
+        is_between = len(self.history) % self.num_epochs == 0
         return {
             "plan": dataclasses.asdict(self.plan),
             "split": self._split,
@@ -79,15 +89,15 @@ class FoldTraining:
             raise ValueError("the checkpoint belongs to another training, or to other folds")
         history = [Epoch(**epoch) for epoch in state["history"]]
         if state["training"] is not None:
-            self._training_of(len(history) // self.plan.num_epochs + 1).load_state_dict(state["training"])
+            self._training_of(len(history) // self.num_epochs + 1).load_state_dict(state["training"])
         self.history = history
 
     @property
     def _split(self) -> list[int]:
-        return [self._data.folds, self._data.seed, len(self._data.images)]
+        return [self._data.folds, self._data.seed, len(self._data.images), self.num_epochs]
 
     def _first_epoch(self, fold: int) -> int:
-        return (fold - 1) * self.plan.num_epochs + 1
+        return (fold - 1) * self.num_epochs + 1
 
     def _training_of(self, fold: int) -> _OneFold:
         if self._training is None or fold != self._fold:

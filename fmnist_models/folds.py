@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.model_selection import StratifiedKFold
 
-from fmnist_models.data import LabelledImages, TrainingData, divide_images
+from fmnist_models.data import LabelledImages, Normalisation, TrainingData, divide_images, measure_normalisation
 from fmnist_models.errors import DataError
 from fmnist_models.seeds import derive_seed
 
@@ -26,6 +26,11 @@ class FoldedImages:
     def num_validation(self) -> int:
         """About how many images are held out in each fold."""
         return len(self.images) // self.folds
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """That of all images, as a model has it that was trained on all."""
+        return measure_normalisation(self.images)
 
     def fold(self, number: int) -> TrainingData:
         """Fold ``number``, from 1, as ``split_folds`` has it."""

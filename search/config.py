@@ -67,6 +67,20 @@ class ObjectiveConfig(BaseModel):
     folds: int = Field(ge=2, le=20, strict=True)
 
 
+class ConfirmConfig(BaseModel):
+    """The ``top`` trials by validation value are trained again with ``seeds`` fresh seeds each; their means decide."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    top: int = Field(default=5, ge=1, le=100, strict=True)
+    seeds: int = Field(default=3, ge=1, le=100, strict=True)
+
+    @property
+    def num_trainings(self) -> int:
+        """How many trainings that is; the winner's last one, on all images, is one more."""
+        return self.top * self.seeds
+
+
 class SearchConfig(BaseModel):
     """Everything that decides a search; unknown keys are refused.
 
@@ -84,7 +98,9 @@ class SearchConfig(BaseModel):
     ``keep_checkpoints``: how many of the best trials keep their weights. ``max_disk_gb``: what the experiment may take
     on disk, in 10⁹ bytes. ``feature_cache_gb``: what a machine keeps, in 10⁹ bytes, of what frozen stages make of the
     images. ``study_storage``: the address of the database that holds the study, in place of a file.
-    ``mlflow``: the MLflow server that is told of it all. ``objective``: one training a trial if left out.
+    ``mlflow``: the MLflow server that is told of it all. ``objective``: one training a trial if left out; with folds
+    the winner is trained on all images before it is tested. ``confirm``: the best trials are trained again with fresh
+    seeds before one of them is chosen, and that one on all images before it is tested.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
@@ -118,6 +134,7 @@ class SearchConfig(BaseModel):
     study_storage: Annotated[str, Field(strict=True), AfterValidator(parse_address)] | None = None
     mlflow: MlflowConfig | None = None
     objective: ObjectiveConfig | None = None
+    confirm: ConfirmConfig | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     seed: int = Field(default=0, ge=0, le=2**32 - 1, strict=True)
 
@@ -162,7 +179,11 @@ class SearchConfig(BaseModel):
         return dump_yaml(self.model_dump())
 
 
-_SECTIONS: Mapping[str, type[BaseModel]] = {"mlflow": MlflowConfig, "objective": ObjectiveConfig}
+_SECTIONS: Mapping[str, type[BaseModel]] = {
+    "mlflow": MlflowConfig,
+    "objective": ObjectiveConfig,
+    "confirm": ConfirmConfig,
+}
 
 
 def parse_config(raw: Any, *, where: str) -> SearchConfig:

@@ -37,6 +37,17 @@ def count_folds(values: Values, *, size: int) -> int:
     return count
 
 
+def describe_epochs(trial: FrozenTrial, best: int | None) -> str:
+    """What the trial has trained and which epoch counts, in words."""
+    size, values = fold_epochs(trial), trial.intermediate_values
+    if size is None:
+        return f"epoch {best} of {len(values)}"
+    count = count_folds(values, size=size)
+    if not count:
+        return f"epoch {best} of {len(values)} of the first fold"
+    return f"mean over {count} fold{'s' * (count > 1)}, epoch {best} of {size}"
+
+
 def mean_curve(values: Values, *, size: int) -> Values:
     """Epoch 1…``size`` → the mean of its values over the complete folds; the first fold's as far as it has come, if
     none is complete."""

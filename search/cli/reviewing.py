@@ -23,19 +23,16 @@ def evaluate(
     """Test a trial's best epoch on the test images, and save and show the result."""
     from rich.console import Console
 
-    from fmnist_models.data import TrainingData, data_root
+    from fmnist_models.data import data_root
     from search.config import read_config
-    from search.errors import ExperimentError
     from search.evaluation import evaluate_and_save
     from search.preparation import load_training_data
 
     found = find(experiment, experiments_dir)
     config = read_config(found)
     root = data_root(data_dir)
-    data = load_training_data(config, data_root=root)
-    if not isinstance(data, TrainingData):
-        raise ExperimentError(f"trials of {found.name} are means over {config.folds} folds and have no model to test")
-    evaluation = evaluate_and_save(found, config, trial, data_root=root, normalisation=data.normalisation)
+    normalisation = load_training_data(config, data_root=root).normalisation
+    evaluation = evaluate_and_save(found, config, trial, data_root=root, normalisation=normalisation)
     if as_json:
         print_json(evaluation.to_dict())
     else:
