@@ -23,6 +23,8 @@ from torch import distributed, nn
 from cluster.session import local_ray
 from fmnist_models.data import TrainingData, load_images, split_training
 from fmnist_models.epoch import Epoch
+from fmnist_models.folds import fold_seed
+from fmnist_models.seeds import derive_seed
 from fmnist_models.training import DivergedError, Training, TrainingPlan
 from search.config import SearchConfig, parse_config
 from search.experiment import Experiment
@@ -147,6 +149,22 @@ class KillsAWorkerOnce(Training):
         for epoch in super().epochs():
             yield epoch
             if distributed.get_rank() == 1 and not self._mark.exists():
+                self._mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+class DiesInSecondFold(Training):
+    """A real training whose process is killed, once, after the first epoch of a trial's second fold."""
+
+    def __init__(self, plan: TrainingPlan, *arguments: Any, mark: Path, **options: Any) -> None:
+        super().__init__(plan, *arguments, **options)
+        self._mark = mark
+        self._is_second = plan.seed == fold_seed(derive_seed(0, 0), 2)
+
+    def epochs(self) -> Iterator[Epoch]:
+        for epoch in super().epochs():
+            yield epoch
+            if self._is_second and not self._mark.exists():
                 self._mark.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
 
