@@ -50,6 +50,22 @@ class Confirmation:
     winner: int | None
     trials: tuple[ConfirmedTrial, ...]
 
+    def is_sound(self) -> bool:
+        """Whether it is one that a search writes; a file may say anything."""
+        counts = [self.num_seeds, self.num_missing, *(() if self.winner is None else (self.winner,))]
+        counts += [count for one in self.trials for count in (one.trial, one.num_epochs, one.num_failed)]
+        numbers = [one.search_value for one in self.trials]
+        numbers += [
+            value for one in self.trials for value in (*one.values, one.mean, one.deviation, one.optimism) if value
+        ]
+        return (
+            self.metric in DIRECTIONS
+            and all(0 <= count < 2**31 for count in counts)
+            and all(math.isfinite(value) for value in numbers)
+            and len(self.trials) <= _MAX
+            and all(len(one.values) <= _MAX for one in self.trials)
+        )
+
 
 def read_confirm(settings: Mapping[str, Any]) -> tuple[int, int] | None:
     """How many trials a configuration, maybe a stranger's, wants confirmed, and with how many seeds."""
@@ -139,6 +155,20 @@ def read_confirmation(
         winner=confirmed[0].trial if has_won else None,
         trials=tuple(confirmed),
     )
+
+
+def is_settled(experiment: Experiment, settings: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> bool:
+    """Whether nothing of a confirmation is left to train, once the search's ``trials`` are at their end.
+
+    Raises:
+        ExperimentError: a study is damaged or cannot be reached.
+    """
+    confirmation = read_confirmation(experiment, settings, trials)
+    if confirmation is None:
+        return True
+    if confirmation.num_missing:
+        return False
+    return confirmation.winner is None or find_final(experiment, confirmation.winner) is not None
 
 
 def _confirm(trial: FrozenTrial, repeated: Sequence[FrozenTrial | None], metric: str) -> ConfirmedTrial:

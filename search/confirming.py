@@ -11,7 +11,6 @@ from optuna.trial import FrozenTrial
 
 from fmnist_models.data import TrainingData, join_parts
 from fmnist_models.training import Training
-from search.config import SearchConfig
 from search.confirmation import find_final, plan_confirmation, plan_final, read_confirmation
 from search.errors import ExperimentError
 from search.experiment import CONFIRMATION, FINAL, Experiment
@@ -22,20 +21,6 @@ from search.repeating import train_repetitions
 from search.runner import Outcome
 from search.slots import Slots
 from search.worker import Trainable
-
-
-def is_settled(experiment: Experiment, config: SearchConfig, trials: Sequence[FrozenTrial]) -> bool:
-    """Whether nothing is left to train once the search's ``trials`` are at their end.
-
-    Raises:
-        ExperimentError: a study is damaged or cannot be reached.
-    """
-    confirmation = read_confirmation(experiment, config.model_dump(), trials)
-    if confirmation is None:
-        return True
-    if confirmation.num_missing:
-        return False
-    return confirmation.winner is None or find_final(experiment, confirmation.winner) is not None
 
 
 def confirm_best(
