@@ -109,10 +109,17 @@ def split_training(images: LabelledImages, *, validation_fraction: float, seed: 
         raise DataError(
             f"{len(images)} training images cannot be split with validation_fraction {validation_fraction:g}: {error}"
         ) from error
-    kept, held_out = np.sort(kept), np.sort(held_out)
-    train = LabelledImages(images.images[kept], images.labels[kept])
-    validation = LabelledImages(images.images[held_out], images.labels[held_out])
-    return TrainingData(train, validation, measure_normalisation(train))
+    return divide_images(images, train=kept, validation=held_out)
+
+
+def divide_images(
+    images: LabelledImages, *, train: npt.NDArray[np.int64], validation: npt.NDArray[np.int64]
+) -> TrainingData:
+    """Copies of the images at these indices, in the order in which they lie, normalised as those to train on are."""
+    kept, held_out = (
+        LabelledImages(images.images[part], images.labels[part]) for part in (np.sort(train), np.sort(validation))
+    )
+    return TrainingData(kept, held_out, measure_normalisation(kept))
 
 
 def join_parts(data: TrainingData) -> TrainingData:

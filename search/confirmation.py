@@ -13,7 +13,8 @@ from optuna.trial import FrozenTrial, TrialState
 from fmnist_models.epoch import DIRECTIONS
 from fmnist_models.seeds import derive_seed
 from search.experiment import CONFIRMATION, FINAL, Experiment
-from search.record import best_epoch, best_trials, list_trials
+from search.fold_values import read_folds
+from search.record import best_epoch, best_trial, best_trials, list_trials
 from search.repetition import Repetition, by_key, read_repetition
 
 _CONFIRM, _FINAL = 0x636F6E66, 0x66696E61  # keep these seeds apart from each other, and from those of a search's trials
@@ -123,6 +124,18 @@ def find_final(experiment: Experiment, number: int) -> FrozenTrial | None:
     return next((one for one in trials if one.state == TrialState.COMPLETE and _is_of(one, number)), None)
 
 
+def choose_winner(
+    trials: Sequence[FrozenTrial], confirmation: Confirmation | None, *, metric: str, has_folds: bool
+) -> tuple[int, float] | None:
+    """The number of the trial that is to be trained on all images, and the value that it was chosen by: the confirmed
+    winner, or in a search with folds that confirms nothing the best trial. ``None`` if there is none, or none yet."""
+    if confirmation is not None:
+        mean = confirmation.trials[0].mean
+        return None if confirmation.winner is None or mean is None else (confirmation.winner, mean)
+    best = best_trial(trials, metric) if has_folds else None
+    return None if best is None or best.value is None else (best.number, best.value)
+
+
 def read_confirmation(
     experiment: Experiment, settings: Mapping[str, Any], trials: Sequence[FrozenTrial]
 ) -> Confirmation | None:
@@ -158,17 +171,18 @@ def read_confirmation(
 
 
 def is_settled(experiment: Experiment, settings: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> bool:
-    """Whether nothing of a confirmation is left to train, once the search's ``trials`` are at their end.
+    """Whether nothing is left to train of a confirmation, nor the winner on all images, once the search's ``trials``
+    are at their end.
 
     Raises:
         ExperimentError: a study is damaged or cannot be reached.
     """
     confirmation = read_confirmation(experiment, settings, trials)
-    if confirmation is None:
-        return True
-    if confirmation.num_missing:
+    if confirmation is not None and confirmation.num_missing:
         return False
-    return confirmation.winner is None or find_final(experiment, confirmation.winner) is not None
+    has_folds = read_folds(settings) is not None
+    winner = choose_winner(trials, confirmation, metric=str(settings["metric"]), has_folds=has_folds)
+    return winner is None or find_final(experiment, winner[0]) is not None
 
 
 def _confirm(trial: FrozenTrial, repeated: Sequence[FrozenTrial | None], metric: str) -> ConfirmedTrial:

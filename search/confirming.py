@@ -10,8 +10,10 @@ from collections.abc import Callable, Sequence
 from optuna.trial import FrozenTrial
 
 from fmnist_models.data import TrainingData, join_parts
+from fmnist_models.folds import FoldedImages
 from fmnist_models.training import Training
-from search.confirmation import find_final, plan_confirmation, plan_final, read_confirmation
+from search.config import SearchConfig
+from search.confirmation import choose_winner, find_final, plan_confirmation, plan_final, read_confirmation
 from search.errors import ExperimentError
 from search.experiment import CONFIRMATION, FINAL, Experiment
 from search.preparation import Prepared
@@ -21,6 +23,16 @@ from search.repeating import train_repetitions
 from search.runner import Outcome
 from search.slots import Slots
 from search.worker import Trainable
+
+
+def is_final(experiment: Experiment, config: SearchConfig, trials: Sequence[FrozenTrial]) -> bool:
+    """Whether there is a winner that has been trained on all images.
+
+    Raises:
+        ExperimentError: a study is damaged or cannot be reached.
+    """
+    number = _winner(experiment, config, trials)
+    return number is not None and find_final(experiment, number) is not None
 
 
 def confirm_best(
@@ -34,7 +46,8 @@ def confirm_best(
     make_training: Callable[..., Trainable] = Training,
 ) -> Outcome:
     """Trains the best of the search's ``trials`` again as ``config.confirm`` says, ranks them by their means, and
-    trains the winner on training and validation images. What was done before is not done again.
+    trains the winner on training and validation images; so it does with the best one of a search with folds, whose
+    trials leave no model. What was done before is not done again.
 
     ``until_s``: on the monotonic clock, when no more is trained.
 
@@ -44,32 +57,30 @@ def confirm_best(
     """
     config = prepared.config
     best = best_trials(trials, config.metric)
-    if config.confirm is None or not best:
+    if config.confirm is not None and best:
+        top, num_seeds = min(config.confirm.top, len(best)), config.confirm.seeds
+        wanted = plan_confirmation(trials, metric=config.metric, top=top, num_seeds=num_seeds, seed=config.seed)
+        outcome = train_repetitions(
+            experiment.part(CONFIRMATION),
+            prepared,
+            slots,
+            wanted,
+            title=f"confirming the best {top} with {num_seeds} seeds: {len(wanted)} trainings",
+            progress=progress,
+            time_left_s=_left_s(until_s),
+            make_training=make_training,
+        )
+        if outcome == Outcome.OUT_OF_TIME:
+            return outcome
+    number = _winner(experiment, config, trials)
+    if number is None:
         return Outcome.FINISHED
-    top, num_seeds = min(config.confirm.top, len(best)), config.confirm.seeds
-    wanted = plan_confirmation(trials, metric=config.metric, top=top, num_seeds=num_seeds, seed=config.seed)
-    outcome = train_repetitions(
-        experiment.part(CONFIRMATION),
-        prepared,
-        slots,
-        wanted,
-        title=f"confirming the best {top} with {num_seeds} seeds: {len(wanted)} trainings",
-        progress=progress,
-        time_left_s=_left_s(until_s),
-        make_training=make_training,
-    )
-    if outcome == Outcome.OUT_OF_TIME:
-        return outcome
-    confirmation = read_confirmation(experiment, config.model_dump(), trials)
-    if confirmation is None or confirmation.winner is None:
-        return Outcome.FINISHED
-    winner = trials[confirmation.winner]
     return train_final(
         experiment,
         prepared,
         slots,
-        trial=winner,
-        num_epochs=best_epoch(winner, config.metric) or 1,
+        trial=trials[number],
+        num_epochs=best_epoch(trials[number], config.metric) or 1,
         progress=progress,
         time_left_s=_left_s(until_s),
         make_training=make_training,
@@ -102,7 +113,8 @@ def train_final(
     final = experiment.part(FINAL)
     before = list_trials(final) if final.exists() else []
     wanted = plan_final(trial, num_epochs=num_epochs, seed=prepared.config.seed, before=before)
-    data = data or join_parts(prepared.data)
+    if data is None:
+        data = join_parts(prepared.data.fold(1) if isinstance(prepared.data, FoldedImages) else prepared.data)
     outcome = train_repetitions(
         final,
         dataclasses.replace(prepared, data=data),
@@ -125,3 +137,9 @@ def train_final(
 
 def _left_s(until_s: float | None) -> float | None:
     return None if until_s is None else until_s - time.monotonic()
+
+
+def _winner(experiment: Experiment, config: SearchConfig, trials: Sequence[FrozenTrial]) -> int | None:
+    confirmation = read_confirmation(experiment, config.model_dump(), trials)
+    winner = choose_winner(trials, confirmation, metric=config.metric, has_folds=config.folds is not None)
+    return None if winner is None else winner[0]

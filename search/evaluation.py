@@ -20,10 +20,11 @@ from fmnist_models.networks import build_network
 from fmnist_models.prediction import DeviceImages, predict_scores
 from fmnist_models.saved_model import ModelConfig
 from search.config import SearchConfig
-from search.confirmation import find_final, read_confirmation
+from search.confirmation import choose_winner, find_final, read_confirmation
 from search.errors import ExperimentError
 from search.evaluation_file import Evaluation
 from search.experiment import FINAL, EvaluationFiles, Experiment
+from search.fold_values import fold_epochs
 from search.predictions import Predictions, format_predictions
 from search.record import best_epoch, best_trial, best_value, read_study
 from search.space import MODEL
@@ -31,6 +32,10 @@ from search.space import MODEL
 RULE = "best epoch on validation images among complete trials; the test set had no part in the choice"
 RULE_NAMED = "the trial was named by hand; its best epoch on validation images"
 RULE_UNCONFIRMED = f"{RULE}; NOT CONFIRMED with fresh seeds, so by chance it may look better than it is"
+RULE_FOLDS = (
+    "best mean over folds among complete trials, then trained on all training images; the test set had no part in the "
+    "choice"
+)
 RULE_CONFIRMED = (
     "best mean of fresh seeds on validation images among the best trials, then trained on training and validation "
     "images together; the test set had no part in the choice"
@@ -74,6 +79,11 @@ def evaluate_trial(
     epoch, value = best_epoch(trial, config.metric), best_value(trial, config.metric)
     experiment.trial(trial.number).fetch()
     weights = experiment.trial(trial.number).best
+    if fold_epochs(trial) is not None:
+        raise ExperimentError(
+            f"trial {trial.number} of {experiment.name} is a mean over folds and has no model of its own; the best one "
+            f"is trained on all images at the end of the search, which `fmnist search resume {experiment.name}` reaches"
+        )
     if epoch is None or value is None or not weights.is_file():
         raise ExperimentError(
             f"trial {trial.number} of {experiment.name} has no weights; after a search only the best "
@@ -173,21 +183,21 @@ def evaluate_and_save(
     normalisation: Normalisation,
 ) -> Evaluation:
     """Tests a trial, or if ``number`` is ``None`` the best one, and saves the result with it or with the experiment.
-    Where the best trials were confirmed, the best one is the winner, as it was trained on all images.
+    Where the best trials were confirmed, or are means over folds, the best one is the winner, as it was trained on all
+    images.
 
     Raises:
         ExperimentError: no such trial, or no checkpoint of it, or the result cannot be saved.
         DataError: the test images are damaged or missing.
     """
-    confirmation = None
+    confirmation, winner = None, None
     if number is None:
         trials = read_study(experiment).get_trials(deepcopy=False)
         confirmation = read_confirmation(experiment, config.model_dump(), trials)
-    winner = None if confirmation is None else confirmation.winner
-    final = None if winner is None else find_final(experiment, winner)
-    if confirmation is not None and winner is not None and final is not None:
-        value = confirmation.trials[0].mean
-        assert value is not None
+        has_folds = config.folds is not None
+        winner = choose_winner(trials, confirmation, metric=config.metric, has_folds=has_folds)
+    final = None if winner is None else find_final(experiment, winner[0])
+    if winner is not None and final is not None:
         normalisation = measure_normalisation(
             load_images(config.dataset, "train", root=data_root, size=config.train_size)
         )
@@ -195,11 +205,11 @@ def evaluate_and_save(
             experiment,
             config,
             final,
-            of_trial=winner,
-            value=value,
+            of_trial=winner[0],
+            value=winner[1],
             data_root=data_root,
             normalisation=normalisation,
-            rule=RULE_CONFIRMED,
+            rule=RULE_FOLDS if confirmation is None else RULE_CONFIRMED,
         )
         weights = experiment.part(FINAL).trial(final.number).best
     else:

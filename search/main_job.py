@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial
 from fmnist_models.errors import UserError
 from fmnist_models.files import write_aside
 from fmnist_models.training import Training
-from search.confirming import confirm_best
+from search.confirming import confirm_best, is_final
 from search.evaluation import evaluate_and_save
 from search.evaluation_file import Evaluation
 from search.experiment import Experiment
@@ -82,7 +82,7 @@ def run_search(
         raise
     _write_table(experiment)
     evaluation = None
-    if best_trial(trials, config.metric) is not None:
+    if best_trial(trials, config.metric) is not None and (config.folds is None or is_final(experiment, config, trials)):
         evaluation = evaluate_and_save(
             experiment, config, None, data_root=data_root, normalisation=prepared.data.normalisation
         )

@@ -17,6 +17,7 @@ from rich.text import Text
 from fmnist_models.epoch import Epoch, is_better
 from fmnist_models.errors import printable
 from search.config import SearchConfig
+from search.fold_values import describe_epochs
 from search.record import MESSAGE, REASON, STATE_NAMES, best_epoch, best_value
 from search.repetition import read_repetition
 from search.results import compact_parameters, format_value
@@ -123,7 +124,7 @@ class SearchProgress(AbstractContextManager["SearchProgress"]):
             return line.append(printable(f"{trial.user_attrs[REASON]}: {trial.user_attrs[MESSAGE]}"), style="red")
         is_best = self._best is not None and self._best[1] == trial.number
         line.append(
-            f"{self._metric} {value:.4f} (epoch {epoch} of {len(trial.intermediate_values)})",
+            f"{self._metric} {value:.4f} ({describe_epochs(trial, epoch)})",
             style="bold green" if is_best else "dim" if trial.state == TrialState.PRUNED else "",
         )
         parameters = compact_parameters(trial.params)
@@ -146,8 +147,15 @@ class SearchProgress(AbstractContextManager["SearchProgress"]):
             table.add_column(name, justify="left" if name == "model" else "right")
         for number, (model, num_epochs, last) in sorted(self._running.items()):
             values = [f"{v:.4f}" for v in (last.train_loss, last.val_loss, last.val_accuracy)] if last else ["…"] * 3
-            table.add_row(str(number), model, f"{last.epoch if last else 0}/{num_epochs}", *values)
+            table.add_row(str(number), model, self._epoch(last, num_epochs), *values)
         return Group(summary, table)
+
+    def _epoch(self, last: Epoch | None, num_epochs: int) -> str:
+        done = last.epoch if last else 0
+        if self._config.folds is None:
+            return f"{done}/{num_epochs}"
+        fold = max(0, done - 1) // num_epochs
+        return f"fold {fold + 1}/{self._config.folds}, {done - fold * num_epochs}/{num_epochs}"
 
     def _estimate(self, done: int, elapsed_s: float) -> str:
         here = done - self._num_before

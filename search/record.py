@@ -23,6 +23,7 @@ from search.address import Reference, check_trust, read_reference, write_referen
 from search.errors import ExperimentError
 from search.experiment import Experiment
 from search.fold import fold_journal
+from search.fold_values import best_of, curve
 from search.journal import JournalFile, check_lines, cut_torn_line, remove_lock
 
 REASON = "reason"
@@ -165,19 +166,16 @@ def copy_study(study: optuna.Study) -> optuna.Study:
 
 
 def best_epoch(trial: FrozenTrial, metric: str) -> int | None:
-    """The epoch with the trial's best value, the earliest of equals; ``None`` if it has not finished any. Of a trial
-    with ``NUM_EPOCHS`` the last one."""
-    values = trial.intermediate_values
-    if NUM_EPOCHS in trial.user_attrs:
-        return max(values, default=None)
-    sign = _sign(metric)
-    return min(values, key=lambda epoch: (sign * values[epoch], epoch), default=None)
+    """The epoch with the trial's best value, the earliest of equals, of each fold if it has folds; ``None`` if it has
+    not finished any. Of a trial with ``NUM_EPOCHS`` the last one."""
+    values = curve(trial)
+    return max(values, default=None) if NUM_EPOCHS in trial.user_attrs else best_of(values, metric)
 
 
 def best_value(trial: FrozenTrial, metric: str) -> float | None:
-    """The trial's value at its ``best_epoch``; ``None`` if it has not finished any."""
+    """The trial's value at its ``best_epoch``, with folds the mean over these; ``None`` if it has not finished any."""
     epoch = best_epoch(trial, metric)
-    return None if epoch is None else trial.intermediate_values[epoch]
+    return None if epoch is None else curve(trial)[epoch]
 
 
 def best_trial(trials: Sequence[FrozenTrial], metric: str) -> FrozenTrial | None:

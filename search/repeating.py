@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from fmnist_models.epoch import DIRECTIONS
 from fmnist_models.files import write_aside
+from fmnist_models.folds import FoldedImages
 from fmnist_models.training import Training
 from search.config import SearchConfig
 from search.continuation import open_experiment
@@ -63,6 +64,8 @@ def train_repetitions(
     before = list_trials(experiment) if experiment.exists() else []
     total = len(before) + sum(one.key not in by_key(before) for one in wanted)
     config = _derive_config(prepared.config, total, time_left_s=time_left_s, keep_weights=keep_weights)
+    if not isinstance(prepared.data, FoldedImages):
+        config = config.model_copy(update={"objective": None})
     with open_experiment(experiment, config):
         study = open_study(experiment, study_storage=config.study_storage, direction=DIRECTIONS[config.metric])
         trials = study.get_trials(deepcopy=False)

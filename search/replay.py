@@ -18,6 +18,7 @@ from fmnist_models.files import read_bounded
 from search.epochs_file import parse_epochs
 from search.errors import ExperimentError
 from search.experiment import FINAL, Experiment, TrialFiles
+from search.fold_values import FOLD_EPOCHS
 from search.preparation import Prepared
 from search.progress import SilentProgress
 from search.record import MESSAGE, read_study
@@ -131,11 +132,13 @@ def _curve(trial: FrozenTrial, files: TrialFiles, *, metric: str) -> dict[int, d
 def _anew(recorded: FrozenTrial, *, last: int) -> FrozenTrial:
     """The trial before its first epoch, to end where it ended."""
     repetition = read_repetition(recorded)
-    if repetition is not None:
-        return dataclasses.replace(repetition, num_epochs=last).to_trial()
+    ends = {PRUNED_AFTER: last} if repetition is None else repetition.to_trial().user_attrs
     return create_trial(
         state=TrialState.RUNNING,
         params=recorded.params,
         distributions=dict(recorded.distributions),
-        user_attrs={PRUNED_AFTER: last},
+        user_attrs={
+            **ends,
+            **{key: value for key, value in recorded.user_attrs.items() if key == FOLD_EPOCHS},
+        },
     )

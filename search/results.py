@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 from fmnist_models.epoch import DIRECTIONS
 from search.errors import ExperimentError
 from search.experiment import Experiment
-from search.record import MESSAGE, REASON, STATE_NAMES, best_epoch, list_trials
+from search.record import MESSAGE, REASON, STATE_NAMES, best_epoch, best_value, list_trials
 from search.tracking import Target, parse_tracking_uri
 from search.yaml_file import read_yaml
 
@@ -116,13 +116,12 @@ def format_value(value: object) -> str:
 
 def trial_row(trial: FrozenTrial, *, metric: str, dataset: str) -> Row:
     """The trial as plain values: ``COLUMNS`` and its parameters."""
-    best = best_epoch(trial, metric)
     return {
         **compact_parameters(trial.params),  # first, so that one of a strange name stands in for no other column
         "trial": trial.number,
         "state": STATE_NAMES[trial.state],
-        "value": None if best is None else trial.intermediate_values[best],
-        "best_epoch": best,
+        "value": best_value(trial, metric),
+        "best_epoch": best_epoch(trial, metric),
         "epochs": len(trial.intermediate_values),
         "duration_s": trial.duration.total_seconds() if trial.duration else None,
         "reason": trial.user_attrs.get(REASON),

@@ -14,6 +14,8 @@ from fmnist_models.epoch import DIRECTIONS, Epoch
 from search.config import SearchConfig
 from search.errors import ExperimentError
 from search.experiment import Experiment
+from search.fold_standings import FoldStandings
+from search.fold_values import FOLD_EPOCHS
 from search.horizon import Horizon
 from search.pruning import build_pruner
 from search.record import MESSAGE, NUM_EPOCHS, REASON, Failure, best_value, open_study
@@ -67,7 +69,7 @@ class SearchStudy:
         self._config = config
         self._window = (config.max_concurrent_trials or 1) if config.deterministic else 1
         self._suggester = Suggester(config, window=self._window, warm=warm, horizon=horizon)
-        self._standings = Standings(build_pruner(config), window=self._window if config.deterministic else None)
+        self._standings = _build_standings(config, window=self._window if config.deterministic else None)
         self._running: dict[int, Trial] = {}
         # Kept beside the study, from which Optuna would make a list of all trials each time.
         trials = study.get_trials(deepcopy=False)
@@ -149,14 +151,15 @@ class SearchStudy:
     def report(self, number: int, epoch: Epoch) -> TrialState:
         """Records a finished epoch of a running trial, which may end it, and returns the trial's state after it.
 
-        It is COMPLETE with its best epoch's value after the last epoch, PRUNED when the pruner says so, else RUNNING.
-        An epoch that the study knows already, told again by a continued trial, changes nothing.
+        It is COMPLETE with its best epoch's value after the last epoch, of the last fold if it has folds, PRUNED when
+        the pruner says so, else RUNNING. An epoch that the study knows already, told again by a continued trial,
+        changes nothing.
         """
         known = self.trial(number)
         if epoch.epoch not in known.intermediate_values:
             value = epoch.metric(self._config.metric)
             # The decision is recorded before the value, so that it is made once, whatever happens in between.
-            if epoch.epoch < self._config.max_epochs and self._should_prune(known, {epoch.epoch: value}):
+            if epoch.epoch < self._num_epochs(known) and self._should_prune(known, {epoch.epoch: value}):
                 self._running[number].set_user_attr(PRUNED_AFTER, epoch.epoch)
             self._running[number].report(value, step=epoch.epoch)
             self._standings.epoch_ended(number, epoch.epoch, value)
@@ -208,7 +211,8 @@ class SearchStudy:
         number."""
         number = len(self._ids)
         if self._repetitions is not None:
-            return self._record(self._repetitions[number].to_trial())
+            repeated = self._repetitions[number].to_trial()
+            return self._record(repeated, num_epochs=self._repetitions[number].num_epochs)
         queue, position = self._read_queue(), self._num_enqueued
         fixed = queue[position] if position < len(queue) else None
         try:
@@ -223,10 +227,13 @@ class SearchStudy:
         if fixed is not None:
             drawn.set_user_attr(_QUEUE, position)
         self._num_enqueued += fixed is not None
-        return self._record(drawn)
+        return self._record(drawn, num_epochs=self._config.max_epochs)
 
-    def _record(self, new: FrozenTrial) -> int:
+    def _record(self, new: FrozenTrial, *, num_epochs: int) -> int:
+        """Adds a trial of so many epochs, or of folds of so many each."""
         number = len(self._ids)
+        if self._config.folds is not None:
+            new.set_user_attr(FOLD_EPOCHS, num_epochs)
         self.study.add_trial(new)
         self._ids.append(self.study._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number))
         self._open.add(number)
@@ -245,12 +252,17 @@ class SearchStudy:
             return False
         return self._standings.should_prune(known.number, known.intermediate_values | newest)
 
+    def _num_epochs(self, trial: FrozenTrial) -> int:
+        """After how many epochs, over all its folds, the trial is complete."""
+        num_epochs: int = trial.user_attrs.get(NUM_EPOCHS, self._config.max_epochs)
+        return num_epochs * (self._config.folds or 1)
+
     def _settle(self, number: int) -> TrialState:
         """Ends a trial whose record says that it has ended; a crash can come between the two. Returns its state."""
         known = self.trial(number)
         if REASON in known.user_attrs:
             return self._tell(number, TrialState.FAIL)
-        if known.user_attrs.get(NUM_EPOCHS, self._config.max_epochs) in known.intermediate_values:
+        if self._num_epochs(known) in known.intermediate_values:
             return self._tell(number, TrialState.COMPLETE)
         if known.user_attrs.get(PRUNED_AFTER) in list(known.intermediate_values):
             return self._tell(number, TrialState.PRUNED)
@@ -265,3 +277,10 @@ class SearchStudy:
         self._suggester.tell(ended)
         self._standings.trial_ended(ended)
         return state
+
+
+def _build_standings(config: SearchConfig, *, window: int | None) -> Standings | FoldStandings:
+    pruner = build_pruner(config)
+    if config.folds is None:
+        return Standings(pruner, window=window)
+    return FoldStandings(pruner, metric=config.metric, size=config.max_epochs, window=window)

@@ -74,7 +74,9 @@ def _translate_all(
         drawn = [read_hyperparameters(trial, before.space) for trial in finished]
     except ValueError as error:
         raise ExperimentError(f"{other.study_file()} does not belong to {other.config}: {error}") from error
-    translated = [translate(trial, values, now.space) for trial, values in zip(finished, drawn, strict=True)]
+    translated = [
+        translate(trial, values, now.space, metric=now.metric) for trial, values in zip(finished, drawn, strict=True)
+    ]
     trials = tuple(trial for trial in translated if trial is not None)
     if not trials:
         first = " ".join(f"{name}={format_value(value)}" for name, value in drawn[0].items())

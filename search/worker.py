@@ -21,6 +21,8 @@ from fmnist_models.epoch import Epoch, is_better
 from fmnist_models.errors import CheckpointError
 from fmnist_models.feature_cache import FeatureCache, default_folder
 from fmnist_models.files import write_aside
+from fmnist_models.fold_training import FoldTraining
+from fmnist_models.folds import FoldedImages
 from fmnist_models.seeds import derive_seed
 from fmnist_models.training import DivergedError, Training, TrainingPlan
 from search.epochs_file import format_epochs
@@ -36,8 +38,10 @@ from search.trial_message import explain_traceback, failure_message
 class Trainable(Protocol):
     """What a trial runs; ``fmnist_models.training.Training`` is the real one."""
 
-    model: nn.Module
     history: list[Epoch]
+
+    @property
+    def model(self) -> nn.Module: ...
 
     def epochs(self) -> Iterator[Epoch]: ...
 
@@ -70,7 +74,7 @@ class Shared:
     """
 
     experiment: Experiment
-    data: ray.ObjectRef[TrainingData]
+    data: ray.ObjectRef[TrainingData | FoldedImages]
     pretrained: Mapping[str, ray.ObjectRef[Any]]
     slot: Slot
     num_epochs: int
@@ -102,14 +106,15 @@ def train_assignment(
     training = _resume(assignment, shared, files, is_first=is_first)
     for epoch in list(training.history):
         report(dataclasses.asdict(epoch))
-    if len(training.history) == assignment.num_epochs:
+    last = None if isinstance(training, FoldTraining) else assignment.num_epochs  # with folds, of each of them
+    if len(training.history) == last:
         return
     try:
         for epoch in training.epochs():
             if is_first:
                 _save(training, files, shared, assignment)
             report(dataclasses.asdict(epoch))
-            if epoch.epoch == assignment.num_epochs:
+            if epoch.epoch == last:
                 return
     except DivergedError as error:
         report(failure_message(Failure(Reason.DIVERGED, str(error))))
@@ -125,13 +130,18 @@ def _make_training(assignment: Assignment, shared: Shared) -> Trainable:
         precision=shared.precision,
     )
     pretrained = shared.pretrained.get(hyperparameters.get("weights", "none"))
-    return shared.make_training(
-        plan,
-        ray.get(shared.data),
-        device=get_device() if shared.slot.gpus else torch.device("cpu"),
-        pretrained=None if pretrained is None else ray.get(pretrained),
-        cache=FeatureCache(default_folder(), shared.feature_cache_bytes) if shared.feature_cache_bytes else None,
-    )
+    options: dict[str, Any] = {
+        "device": get_device() if shared.slot.gpus else torch.device("cpu"),
+        "pretrained": None if pretrained is None else ray.get(pretrained),
+        "cache": FeatureCache(default_folder(), shared.feature_cache_bytes) if shared.feature_cache_bytes else None,
+    }
+    data = ray.get(shared.data)
+    if isinstance(data, FoldedImages):
+        if assignment.fold is None:
+            num_epochs = assignment.num_epochs or plan.num_epochs
+            return FoldTraining(plan, data, num_epochs=num_epochs, make=shared.make_training, **options)
+        data = data.fold(assignment.fold)
+    return shared.make_training(plan, data, **options)
 
 
 def _resume(assignment: Assignment, shared: Shared, files: TrialFiles, *, is_first: bool) -> Trainable:
@@ -198,7 +208,12 @@ def not_saved(files: TrialFiles, error: OSError | ExperimentError) -> StorageErr
 
 def _save_beside(training: Trainable, files: TrialFiles, shared: Shared, assignment: Assignment) -> list[Path]:
     """What follows from a checkpoint: the table of its epochs, and the weights if the newest epoch is the one that
-    counts: the best, or where the number of epochs is given the last. Gives what was written."""
+    counts: the best, or where the number of epochs is given the last; none of a trial with folds, which has no model
+    that is all of it. Gives what was written."""
+    if isinstance(training, FoldTraining):
+        size = training.num_epochs
+        write_aside(files.epochs, format_epochs(training.history, dataset=shared.dataset, fold_epochs=size))
+        return [files.epochs]
     *before, newest = (epoch.metric(shared.metric) for epoch in training.history)
     if assignment.num_epochs is None:
         counts = all(is_better(newest, value, metric=shared.metric) for value in before)

@@ -29,6 +29,7 @@ READERS = (
     "search.experiment",
     "search.fingerprint",
     "search.fold",
+    "search.fold_values",
     "search.importance",
     "search.inventory",
     "search.listing",
