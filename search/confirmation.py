@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from fmnist_models.epoch import DIRECTIONS
 from fmnist_models.seeds import derive_seed
 from search.experiment import CONFIRMATION, FINAL, Experiment
+from search.fold_values import read_folds
 from search.record import best_epoch, best_trial, best_trials, list_trials
 from search.repetition import Repetition, by_key, read_repetition
 
@@ -49,6 +50,22 @@ class Confirmation:
     num_missing: int
     winner: int | None
     trials: tuple[ConfirmedTrial, ...]
+
+    def is_sound(self) -> bool:
+        """Whether it is one that a search writes; a file may say anything."""
+        counts = [self.num_seeds, self.num_missing, *(() if self.winner is None else (self.winner,))]
+        counts += [count for one in self.trials for count in (one.trial, one.num_epochs, one.num_failed)]
+        numbers = [one.search_value for one in self.trials]
+        numbers += [
+            value for one in self.trials for value in (*one.values, one.mean, one.deviation, one.optimism) if value
+        ]
+        return (
+            self.metric in DIRECTIONS
+            and all(0 <= count < 2**31 for count in counts)
+            and all(math.isfinite(value) for value in numbers)
+            and len(self.trials) <= _MAX
+            and all(len(one.values) <= _MAX for one in self.trials)
+        )
 
 
 def read_confirm(settings: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -151,6 +168,21 @@ def read_confirmation(
         winner=confirmed[0].trial if has_won else None,
         trials=tuple(confirmed),
     )
+
+
+def is_settled(experiment: Experiment, settings: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> bool:
+    """Whether nothing is left to train of a confirmation, nor the winner on all images, once the search's ``trials``
+    are at their end.
+
+    Raises:
+        ExperimentError: a study is damaged or cannot be reached.
+    """
+    confirmation = read_confirmation(experiment, settings, trials)
+    if confirmation is not None and confirmation.num_missing:
+        return False
+    has_folds = read_folds(settings) is not None
+    winner = choose_winner(trials, confirmation, metric=str(settings["metric"]), has_folds=has_folds)
+    return winner is None or find_final(experiment, winner[0]) is not None
 
 
 def _confirm(trial: FrozenTrial, repeated: Sequence[FrozenTrial | None], metric: str) -> ConfirmedTrial:

@@ -25,18 +25,6 @@ from search.slots import Slots
 from search.worker import Trainable
 
 
-def is_settled(experiment: Experiment, config: SearchConfig, trials: Sequence[FrozenTrial]) -> bool:
-    """Whether nothing is left to train once the search's ``trials`` are at their end.
-
-    Raises:
-        ExperimentError: a study is damaged or cannot be reached.
-    """
-    confirmation = read_confirmation(experiment, config.model_dump(), trials)
-    if confirmation is not None and confirmation.num_missing:
-        return False
-    return _winner(experiment, config, trials) is None or is_final(experiment, config, trials)
-
-
 def is_final(experiment: Experiment, config: SearchConfig, trials: Sequence[FrozenTrial]) -> bool:
     """Whether there is a winner that has been trained on all images.
 

@@ -9,11 +9,13 @@ from rich.table import Table
 from rich.text import Text
 
 from fmnist_models.errors import printable
+from search.confirmation_text import HEADER, describe_confirmation, tabulate_confirmation
 from search.results import COLUMNS, format_value
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from search.confirmation import Confirmation
     from search.replay import Replay
 
 
@@ -57,6 +59,17 @@ def per_class_table(per_class: pd.DataFrame, *, title: str) -> Group:
         values = [f"{row[name]:.3f}" for name in ("precision", "recall", "f1")]
         table.add_row(row["class"], *values, str(row["support"]))
     return Group(as_text(title, style="bold"), table)
+
+
+def confirmation_table(confirmation: Confirmation) -> Group:
+    """What the confirmed trials came to."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in HEADER:
+        table.add_column(name, justify="right")
+    for one, row in zip(confirmation.trials, tabulate_confirmation(confirmation), strict=True):
+        table.add_row(*map(as_text, row), style="" if one.trial == confirmation.winner else "dim")
+    title = f"\nconfirmed with fresh seeds: {confirmation.metric} of the search and since, mean ± standard deviation"
+    return Group(as_text(title, style="bold"), table, as_text(describe_confirmation(confirmation)))
 
 
 def replay_table(replay: Replay, *, title: str) -> Group:

@@ -90,4 +90,5 @@ def _is_sound(evaluation: Evaluation) -> bool:
         and all(0 <= count < _MAX_COUNT for count in counts)
         and 0 < size <= _MAX_CLASSES
         and [len(row) for row in scores.confusion] == [size] * size
+        and (evaluation.confirmation is None or evaluation.confirmation.is_sound())
     )

@@ -15,11 +15,14 @@ from optuna.trial import FrozenTrial
 
 from fmnist_models.errors import FileError
 from fmnist_models.files import read_bounded
+from search.confirmation import read_confirmation
+from search.confirmation_text import describe_confirmed
 from search.epochs_file import parse_epochs
-from search.errors import SelectionError
+from search.errors import ExperimentError, SelectionError
 from search.experiment import Experiment, TrialFiles
 from search.listing import CURVE, listing_row
 from search.record import list_trials
+from search.repetition import read_repetition
 from search.results import compact_parameters, read_settings
 
 _MAX_EPOCHS_BYTES = 2**22
@@ -41,6 +44,7 @@ class TrialDetail:
 
     ``curve`` and ``training``: the search's metric on validation and on training images, by epoch; the latter from the
     trial's table of epochs, empty if there is none. ``log``: the last lines of what a failed trial left, if it did.
+    ``confirmed``: what came of its confirmation, and ``repeats``: what trial of a search it repeats, in words.
     """
 
     experiment: str
@@ -61,6 +65,8 @@ class TrialDetail:
     training: Mapping[int, float]
     files: Sequence[TrialFile]
     log: str | None
+    confirmed: str | None = None
+    repeats: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -81,7 +87,24 @@ def read_details(experiment: Experiment, numbers: Sequence[int]) -> list[TrialDe
         if not 0 <= number < len(trials):
             valid = f"valid: 0 to {len(trials) - 1}" if trials else "it has none yet"
             raise SelectionError(f"{experiment.name} has no trial {number}; {valid}")
-    return [_read_detail(experiment, trials[number], settings["metric"], settings["dataset"]) for number in numbers]
+    confirmed = _describe_confirmed(experiment, settings, trials)
+    return [
+        dataclasses.replace(
+            _read_detail(experiment, trials[number], settings["metric"], settings["dataset"]),
+            confirmed=confirmed.get(number),
+        )
+        for number in numbers
+    ]
+
+
+def _describe_confirmed(
+    experiment: Experiment, settings: Mapping[str, Any], trials: Sequence[FrozenTrial]
+) -> dict[int, str]:
+    with contextlib.suppress(ExperimentError):  # the search can be read all the same
+        confirmation = read_confirmation(experiment, settings, trials)
+        if confirmation is not None:
+            return {one.trial: describe_confirmed(one, confirmation) for one in confirmation.trials}
+    return {}
 
 
 def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -118,6 +141,7 @@ def _read_detail(experiment: Experiment, trial: FrozenTrial, metric: str, datase
         training=_read_training(files.epochs, metric),
         files=_list_files(files),
         log=_read_log(files),
+        repeats=str(repetition) if (repetition := read_repetition(trial)) else None,
     )
 
 

@@ -25,6 +25,9 @@ def describe_trial(trial: TrialDetail) -> Text:
     if trial.reason is not None:
         _add(text, f"{trial.reason}: {trial.message}", "red")
     _add(text, _describe_values(trial))
+    for line in (trial.repeats and f"a repetition: {trial.repeats}", trial.confirmed):
+        if line is not None:
+            _add(text, line)
     _add(text, _describe_time(trial), "dim")
     _add(text, "\nparameters", "bold")
     width = max(map(len, map(printable, trial.parameters)), default=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,25 @@ from optuna.trial import FrozenTrial, TrialState
 from fmnist_models.data import LabelledImages, TrainingData, join_parts, measure_normalisation
 from fmnist_models.epoch import DIRECTIONS
 from fmnist_models.seeds import derive_seed
+from search.address import STUDY_STORAGE_VARIABLE, read_reference
+from search.cli import main
 from search.config import SearchConfig, parse_config
-from search.confirmation import Confirmation, find_final, plan_confirmation, plan_final, read_confirmation
-from search.confirming import is_settled
+from search.confirmation import (
+    Confirmation,
+    find_final,
+    is_settled,
+    plan_confirmation,
+    plan_final,
+    read_confirmation,
+)
+from search.confirmation_text import describe_confirmation
 from search.continuation import check_continuation, open_experiment
+from search.database import Access, open_database
 from search.errors import ConfigError, ExperimentError
 from search.experiment import CONFIRMATION, FINAL, Experiment
+from search.inventory import State, summarise
 from search.record import Failure, Reason, best_epoch, best_value, list_trials, open_study
+from search.removal import remove_experiments
 from search.repetition import Repetition, read_repetition
 from search.study import SearchStudy
 
@@ -160,7 +173,7 @@ def test_if_each_fails_nobody_is_confirmed(tmp_path: Path) -> None:
     experiment = make_search(tmp_path / "a")
     found = confirm(experiment, {0: [0.7, -1], 1: [0.99, -1]})
     assert (found.winner, found.num_missing) == (None, 0)
-    assert is_settled(experiment, configure(), list_trials(experiment))
+    assert is_settled(experiment, configure().model_dump(), list_trials(experiment))
 
 
 def test_nothing_is_decided_before_all_have_ended(tmp_path: Path) -> None:
@@ -173,14 +186,14 @@ def test_nothing_is_decided_before_all_have_ended(tmp_path: Path) -> None:
     found = read_confirmation(experiment, configure().model_dump(), trials)
     assert found is not None
     assert (found.winner, found.num_missing) == (None, 1)
-    assert not is_settled(experiment, configure(), trials)
+    assert not is_settled(experiment, configure().model_dump(), trials)
 
 
 def test_a_search_that_wants_no_confirmation_has_none(tmp_path: Path) -> None:
     experiment = make_search(tmp_path / "a", confirm=None)
     trials = list_trials(experiment)
     assert read_confirmation(experiment, configure(confirm=None).model_dump(), trials) is None
-    assert is_settled(experiment, configure(confirm=None), trials)
+    assert is_settled(experiment, configure(confirm=None).model_dump(), trials)
 
 
 def test_fewer_seeds_or_more_trials_later_leave_what_was_trained(tmp_path: Path) -> None:
@@ -276,3 +289,66 @@ def test_all_images_together_are_normalised_as_all_of_them(synthetic_data: Train
 def test_a_wrong_section_is_refused_with_what_is_valid(confirm: object, expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
         configure(confirm=confirm)
+
+
+def test_what_came_of_it_is_shown_where_trials_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    experiment = make_search(tmp_path / "a")
+    assert summarise(experiment).state == State.INTERRUPTED
+    assert describe_confirmation(confirm(experiment, {0: [0.7, 0.8], 1: [0.88, 0.86]})) == (
+        "Trial 1 won with a val_accuracy of 0.8700 ± 0.0141 over 2 fresh seeds; the search had it at 0.8800, 0.0100 "
+        "too good. It was wrong most about trial 0: 0.1500 too good."
+    )
+    shown = run_fmnist(capsys, "trials", "show", experiment.path, 0)
+    assert "with fresh seeds (2): val_accuracy 0.7500 ± 0.0707; the search had it 0.1500 too good" in shown
+    shown = run_fmnist(capsys, "trials", "show", experiment.part(CONFIRMATION).path, 1)
+    assert "a repetition: trial 1 with fresh seed 1" in shown
+    run_fmnist(capsys, "report", experiment.path, "--output", tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "Confirmed with fresh seeds" in page
+    assert "0.8700 ± 0.0141" in page
+    assert "Trial 1 won: CustomNet" in page
+    assert summarise(experiment).state == State.INTERRUPTED  # the winner was not trained on all images
+    repeat(
+        experiment.part(FINAL), [plan_final(list_trials(experiment)[1], num_epochs=3, seed=0, before=[])], {1: [1.0]}
+    )
+    assert summarise(experiment).state == State.FINISHED
+    assert is_settled(experiment, configure().model_dump(), list_trials(experiment))
+
+
+def run_fmnist(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["fmnist", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    captured = capsys.readouterr()
+    assert not ended.value.code, captured.err
+    return captured.out
+
+
+def test_a_damaged_confirmation_leaves_the_search_readable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    experiment = make_search(tmp_path / "a")
+    confirm(experiment, {0: [0.7, 0.8], 1: [0.88, 0.86]})
+    experiment.part(CONFIRMATION).journal.write_text("nonsense")
+    assert "0.9000 at its best" in run_fmnist(capsys, "trials", "show", experiment.path, 0)
+    run_fmnist(capsys, "report", experiment.path, "--output", tmp_path / "page.html")
+    with pytest.raises(ExperimentError, match=r"confirmation.study\.journal"):
+        read_confirmation(experiment, configure().model_dump(), list_trials(experiment))
+
+
+def test_removing_an_experiment_removes_the_studies_of_its_parts(tmp_path: Path, sqlite_address: str) -> None:
+    config = configure(study_storage=sqlite_address)
+    experiment = make_experiment(tmp_path / "a", config, CURVES)
+    part = experiment.part(CONFIRMATION)
+    with open_experiment(part, config):
+        study = open_study(part, study_storage=sqlite_address, direction="maximize")
+        assert SearchStudy(study, config, repetitions=plan(list_trials(experiment))).next_assignment() is not None
+    reference = read_reference(part)
+    assert reference is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(STUDY_STORAGE_VARIABLE, sqlite_address)
+        assert [gone.name for gone in remove_experiments([experiment], directory=tmp_path)] == ["a"]
+    with pytest.raises(KeyError):
+        open_database(sqlite_address, Access.READ).get_study_id_from_name(reference.study)

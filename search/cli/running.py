@@ -80,7 +80,7 @@ def _run(request: Request) -> SearchResult:
     from cluster.session import connected_ray, local_ray, ray_log
     from fmnist_models.data import data_root
     from search.config import read_config
-    from search.confirming import is_settled
+    from search.confirmation import is_settled
     from search.continuation import open_experiment
     from search.enqueue import read_queue
     from search.main_job import run_search
@@ -122,7 +122,7 @@ def _run(request: Request) -> SearchResult:
             say(f"continues with {len(trials)} trials already in the study{than}", console)
         if request.address is not None:
             stack.enter_context(ray_log(experiment.log))
-        elif not study.is_finished() or not is_settled(experiment, config, trials):
+        elif not study.is_finished() or not is_settled(experiment, config.model_dump(), trials):
             stack.enter_context(local_ray(num_cpus=nodes[0].cpus, num_gpus=nodes[0].gpus, log=experiment.log))
         root = data_root(request.data_dir)
         stack.enter_context(sending(experiment, request.mlflow, tell=lambda text: say(text, console, style="yellow")))
@@ -208,6 +208,7 @@ def _show_result(request: Request, prepared: Prepared, result: SearchResult) -> 
     console.print(trials_table(table, title=title, metric=config.metric))
     if result.outcome == Outcome.OUT_OF_TIME:
         told = f"out of time after {config.time_budget_s:g} s with {len(table)} of {config.max_trials} trials"
+        told += "" if config.confirm is None else " and not all of the confirmation"
         say(f"{told}; `{request.resume}` goes on", console)
     if result.idle_share is not None:
         why = ", waiting for older trials so that the search repeats exactly" if config.deterministic else ""

@@ -171,6 +171,7 @@ def search_validate(
                 "images": images,
                 "resources": dataclasses.asdict(resources),
                 "slots": dataclasses.asdict(slots),
+                "num_confirming": resolved.confirm.num_trainings + 1 if resolved.confirm else 0,
                 "notes": prepared.notes,
             }
         )

@@ -53,17 +53,18 @@ def _searched(material: Material) -> str:
 
 
 def _won(material: Material, evaluated: Evaluated | None) -> str:
-    best = material.best
+    best, confirmation = material.winner, material.confirmation
     if best is None:
         return "No trial is complete yet, so none has won."
     values = compact_parameters(best.params)
     model = network(values.pop(_MODEL, material.settings["space"].get(_MODEL, "a network")))
     given = f" with {parameters(values)}" if values else ""
     leads = "leads so far" if material.state == State.RUNNING else "won"
-    sentence = (
-        f"Trial {best.number} {leads}: {model}{given} reached a {material.metric} of {best.value:.4f} in epoch "
-        f"{best_epoch(best, material.metric)}"
-    )
+    reached = f"{best.value:.4f} in epoch {best_epoch(best, material.metric)}"
+    if confirmation is not None and confirmation.winner is not None:
+        seeds = count(confirmation.num_seeds, "fresh seed")
+        reached = f"{confirmation.trials[0].mean:.4f} over {seeds} in the mean (the search had found {best.value:.4f})"
+    sentence = f"Trial {best.number} {leads}: {model}{given} reached a {material.metric} of {reached}"
     if evaluated is None or evaluated.trial != best.number:
         return f"{sentence}; it has not been tested yet."
     return (
