@@ -10,6 +10,7 @@ from rich.text import Text
 
 from fmnist_models.errors import printable
 from search.confirmation_text import HEADER, describe_confirmation, tabulate_confirmation
+from search.fold_values import FOLDS
 from search.results import COLUMNS, format_value
 
 if TYPE_CHECKING:
@@ -32,12 +33,20 @@ def trials_table(trials: pd.DataFrame, *, title: str, metric: str) -> Group:
             str(row["trial"]),
             row["state"],
             "" if row["value"] is None else f"{row['value']:.4f}",
-            "" if row["best_epoch"] is None else f"{row['best_epoch']}/{row['epochs']}",
+            _epochs(row),
             "" if row["duration_s"] is None else f"{row['duration_s']:.1f}",
             as_text(text if row["reason"] is None else f"{row['reason']}: {row['message']} ({text})"),
             style="red" if row["state"] == "failed" else "dim" if row["state"] != "complete" else "",
         )
     return Group(as_text(title, style="bold"), table)
+
+
+def _epochs(row: dict[str, Any]) -> str:
+    """The best one of all, or of how many folds, if one is complete."""
+    if row["best_epoch"] is None:
+        return ""
+    folds = row.get(FOLDS)
+    return f"{row['best_epoch']} in {folds} folds" if folds else f"{row['best_epoch']}/{row['epochs']}"
 
 
 def plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -17,6 +17,10 @@ FOLD_EPOCHS = "fold_epochs"
 Values = Mapping[int, float]
 
 
+FOLDS = "folds"
+"""Column of a table of trials that have folds: how many are complete."""
+
+
 def fold_epochs(trial: FrozenTrial) -> int | None:
     """How many epochs each fold of the trial has; ``None`` of a trial without folds."""
     value = trial.user_attrs.get(FOLD_EPOCHS)
@@ -27,6 +31,12 @@ def curve(trial: FrozenTrial) -> Values:
     """Epoch → the value that the trial is judged by: of a trial with folds the mean over them."""
     size = fold_epochs(trial)
     return trial.intermediate_values if size is None else mean_curve(trial.intermediate_values, size=size)
+
+
+def complete_folds(trial: FrozenTrial) -> int | None:
+    """How many folds of the trial are complete; ``None`` of a trial without folds."""
+    size = fold_epochs(trial)
+    return None if size is None else count_folds(trial.intermediate_values, size=size)
 
 
 def count_folds(values: Values, *, size: int) -> int:

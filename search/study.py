@@ -211,8 +211,10 @@ class SearchStudy:
         number."""
         number = len(self._ids)
         if self._repetitions is not None:
-            repeated = self._repetitions[number].to_trial()
-            return self._record(repeated, num_epochs=self._repetitions[number].num_epochs)
+            repetition = self._repetitions[number]
+            return self._record(
+                repetition.to_trial(), fold_epochs=repetition.num_epochs if not repetition.fold else None
+            )
         queue, position = self._read_queue(), self._num_enqueued
         fixed = queue[position] if position < len(queue) else None
         try:
@@ -227,13 +229,13 @@ class SearchStudy:
         if fixed is not None:
             drawn.set_user_attr(_QUEUE, position)
         self._num_enqueued += fixed is not None
-        return self._record(drawn, num_epochs=self._config.max_epochs)
+        return self._record(drawn, fold_epochs=self._config.max_epochs)
 
-    def _record(self, new: FrozenTrial, *, num_epochs: int) -> int:
-        """Adds a trial of so many epochs, or of folds of so many each."""
+    def _record(self, new: FrozenTrial, *, fold_epochs: int | None) -> int:
+        """Adds a trial; where trials train folds, one that is not a single one of them, of so many epochs each."""
         number = len(self._ids)
-        if self._config.folds is not None:
-            new.set_user_attr(FOLD_EPOCHS, num_epochs)
+        if self._config.folds is not None and fold_epochs is not None:
+            new.set_user_attr(FOLD_EPOCHS, fold_epochs)
         self.study.add_trial(new)
         self._ids.append(self.study._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number))
         self._open.add(number)
@@ -255,7 +257,7 @@ class SearchStudy:
     def _num_epochs(self, trial: FrozenTrial) -> int:
         """After how many epochs, over all its folds, the trial is complete."""
         num_epochs: int = trial.user_attrs.get(NUM_EPOCHS, self._config.max_epochs)
-        return num_epochs * (self._config.folds or 1)
+        return num_epochs * (self._config.folds or 1) if FOLD_EPOCHS in trial.user_attrs else num_epochs
 
     def _settle(self, number: int) -> TrialState:
         """Ends a trial whose record says that it has ended; a crash can come between the two. Returns its state."""

@@ -20,6 +20,7 @@ from search.confirmation_text import describe_confirmed
 from search.epochs_file import parse_epochs
 from search.errors import ExperimentError, SelectionError
 from search.experiment import Experiment, TrialFiles
+from search.fold_values import fold_epochs, fold_scores, mean_curve
 from search.listing import CURVE, listing_row
 from search.record import list_trials
 from search.repetition import read_repetition
@@ -43,7 +44,9 @@ class TrialDetail:
     """One trial.
 
     ``curve`` and ``training``: the search's metric on validation and on training images, by epoch; the latter from the
-    trial's table of epochs, empty if there is none. ``log``: the last lines of what a failed trial left, if it did.
+    trial's table of epochs, empty if there is none. Of a trial with folds both are numbered through; ``mean_curve``:
+    what it is judged by, by the epoch of each fold; ``fold_values``: of each complete fold at the best epoch. ``log``:
+    the last lines of what a failed trial left, if it did.
     ``confirmed``: what came of its confirmation, and ``repeats``: what trial of a search it repeats, in words.
     """
 
@@ -62,6 +65,8 @@ class TrialDetail:
     started: str | None
     duration_s: float | None
     curve: Mapping[int, float]
+    mean_curve: Mapping[int, float] | None
+    fold_values: Sequence[float] | None
     training: Mapping[int, float]
     files: Sequence[TrialFile]
     log: str | None
@@ -121,7 +126,7 @@ def _read_detail(experiment: Experiment, trial: FrozenTrial, metric: str, datase
     files = experiment.trial(trial.number)
     files.fetch()
     row = listing_row(trial, metric=metric, dataset=dataset)
-    started = trial.datetime_start
+    started, size = trial.datetime_start, fold_epochs(trial)
     return TrialDetail(
         experiment=experiment.name,
         dataset=dataset,
@@ -138,6 +143,8 @@ def _read_detail(experiment: Experiment, trial: FrozenTrial, metric: str, datase
         started=None if started is None else started.isoformat(" ", timespec="seconds"),
         duration_s=row["duration_s"],
         curve=dict(zip(sorted(trial.intermediate_values), row[CURVE], strict=True)),
+        mean_curve=None if size is None else dict(mean_curve(trial.intermediate_values, size=size)),
+        fold_values=None if size is None else fold_scores(trial.intermediate_values, size=size, metric=metric),
         training=_read_training(files.epochs, metric),
         files=_list_files(files),
         log=_read_log(files),

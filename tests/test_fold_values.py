@@ -78,7 +78,7 @@ def test_a_sampler_sees_what_the_trial_was_worth_as_far_as_it_came() -> None:
     assert progress_of(plain, "val_accuracy") == {1: 0.5, 2: 0.4}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     trials=st.lists(st.lists(st.integers(0, 5), min_size=8, max_size=8), min_size=2, max_size=8),
     metric=METRICS,
