@@ -109,12 +109,33 @@ def split_training(images: LabelledImages, *, validation_fraction: float, seed: 
         raise DataError(
             f"{len(images)} training images cannot be split with validation_fraction {validation_fraction:g}: {error}"
         ) from error
-    kept, held_out = np.sort(kept), np.sort(held_out)
-    train = LabelledImages(images.images[kept], images.labels[kept])
-    validation = LabelledImages(images.images[held_out], images.labels[held_out])
+    return divide_images(images, train=kept, validation=held_out)
+
+
+def divide_images(
+    images: LabelledImages, *, train: npt.NDArray[np.int64], validation: npt.NDArray[np.int64]
+) -> TrainingData:
+    """Copies of the images at these indices, in the order in which they lie, normalised as those to train on are."""
+    kept, held_out = (
+        LabelledImages(images.images[part], images.labels[part]) for part in (np.sort(train), np.sort(validation))
+    )
+    return TrainingData(kept, held_out, measure_normalisation(kept))
+
+
+def join_parts(data: TrainingData) -> TrainingData:
+    """All images to train on. Those to validate on are the same as before, and by then seen: what is measured on them
+    is nothing to choose by."""
+    train = LabelledImages(
+        np.concatenate([data.train.images, data.validation.images]),
+        np.concatenate([data.train.labels, data.validation.labels]),
+    )
+    return TrainingData(train, data.validation, measure_normalisation(train))
+
+
+def measure_normalisation(images: LabelledImages) -> Normalisation:
+    """That of these images; whatever their order, but for the last digits."""
     # At least one grey level: images of one colour have no deviation to divide by.
-    normalisation = Normalisation(float(train.images.mean()) / 255, max(float(train.images.std()), 1.0) / 255)
-    return TrainingData(train, validation, normalisation)
+    return Normalisation(float(images.images.mean()) / 255, max(float(images.images.std()), 1.0) / 255)
 
 
 def is_fashion_mnist_on_disk(root: Path) -> bool:

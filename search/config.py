@@ -59,12 +59,35 @@ class MlflowConfig(BaseModel):
         return Target(self.tracking_uri, self.experiment)
 
 
+class ObjectiveConfig(BaseModel):
+    """What a trial's value is: its mean over ``folds`` trainings, each with another part of the images held out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    folds: int = Field(ge=2, le=20, strict=True)
+
+
+class ConfirmConfig(BaseModel):
+    """The ``top`` trials by validation value are trained again with ``seeds`` fresh seeds each; their means decide."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    top: int = Field(default=5, ge=1, le=100, strict=True)
+    seeds: int = Field(default=3, ge=1, le=100, strict=True)
+
+    @property
+    def num_trainings(self) -> int:
+        """How many trainings that is; the winner's last one, on all images, is one more."""
+        return self.top * self.seeds
+
+
 class SearchConfig(BaseModel):
     """Everything that decides a search; unknown keys are refused.
 
     ``train_size``, ``test_size``: the first so many images of each part, all if left out. ``validation_fraction``: the
-    share of the training images held out to choose by. ``max_trials``: how many trials the study shall hold;
-    ``max_epochs``: epochs of a trial that is not pruned. ``time_budget_s``: seconds after which no more is trained.
+    share of the training images held out to choose by; with ``objective`` none is, but each fold in its turn.
+    ``max_trials``: how many trials the study shall hold; ``max_epochs``: epochs of a trial that is not pruned, or of
+    each of its folds. ``time_budget_s``: seconds after which no more is trained.
     ``min_epochs`` and ``reduction_factor``: first rung and spacing of ``halving`` and ``hyperband``; ``min_epochs``
     also of ``median``. ``cpus_per_trial`` (shared evenly by its workers; one per worker if left out) and
     ``gpus_per_trial`` (fractions allowed) make up a slot, on nodes with ``accelerator_type`` and ``node_labels`` if
@@ -75,7 +98,9 @@ class SearchConfig(BaseModel):
     ``keep_checkpoints``: how many of the best trials keep their weights. ``max_disk_gb``: what the experiment may take
     on disk, in 10⁹ bytes. ``feature_cache_gb``: what a machine keeps, in 10⁹ bytes, of what frozen stages make of the
     images. ``study_storage``: the address of the database that holds the study, in place of a file.
-    ``mlflow``: the MLflow server that is told of it all.
+    ``mlflow``: the MLflow server that is told of it all. ``objective``: one training a trial if left out; with folds
+    the winner is trained on all images before it is tested. ``confirm``: the best trials are trained again with fresh
+    seeds before one of them is chosen, and that one on all images before it is tested.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
@@ -108,6 +133,8 @@ class SearchConfig(BaseModel):
     feature_cache_gb: float = Field(default=2.0, ge=0, strict=True)
     study_storage: Annotated[str, Field(strict=True), AfterValidator(parse_address)] | None = None
     mlflow: MlflowConfig | None = None
+    objective: ObjectiveConfig | None = None
+    confirm: ConfirmConfig | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     seed: int = Field(default=0, ge=0, le=2**32 - 1, strict=True)
 
@@ -137,9 +164,26 @@ class SearchConfig(BaseModel):
         """CPUs of a trial, over all its workers."""
         return self.cpus_per_trial if self.cpus_per_trial is not None else float(self.workers_per_trial)
 
+    @property
+    def folds(self) -> int | None:
+        """In how many folds a trial trains; ``None`` if in none."""
+        return None if self.objective is None else self.objective.folds
+
+    @property
+    def trial_epochs(self) -> int:
+        """Epochs of a trial that is not pruned, over all its folds."""
+        return self.max_epochs * (self.folds or 1)
+
     def to_yaml(self) -> str:
         """The text that ``parse_config`` reads as this configuration."""
         return dump_yaml(self.model_dump())
+
+
+_SECTIONS: Mapping[str, type[BaseModel]] = {
+    "mlflow": MlflowConfig,
+    "objective": ObjectiveConfig,
+    "confirm": ConfirmConfig,
+}
 
 
 def parse_config(raw: Any, *, where: str) -> SearchConfig:
@@ -217,7 +261,8 @@ def _explain(problem: Any) -> str:
     path = [str(part) for part in problem["loc"]] or [""]
     key = ".".join(path)
     if problem["type"] == "extra_forbidden":
-        fields = MlflowConfig.model_fields if len(path) > 1 else SearchConfig.model_fields
+        model = _SECTIONS.get(path[0], SearchConfig) if len(path) > 1 else SearchConfig
+        fields = model.model_fields
         return f"unknown key {key!r}; valid: {', '.join(fields)}"
     if problem["type"] == "missing":
         return f"{key} is missing"

@@ -33,6 +33,7 @@ _FREE = frozenset(
         "max_disk_gb",
         "feature_cache_gb",
         "mlflow",
+        "confirm",
     }
 )
 
@@ -120,6 +121,8 @@ def _decide_warm_start(experiment: Experiment, config: SearchConfig, wanted: Exp
 
 def _clear(experiment: Experiment) -> None:
     """Removes what is left of a study that is gone, or never came to be."""
+    for part in experiment.parts:
+        shutil.rmtree(part.path, ignore_errors=True)
     shutil.rmtree(experiment.trials, ignore_errors=True)
     experiment.trials.mkdir(exist_ok=True)
     experiment.warm_start.unlink(missing_ok=True)

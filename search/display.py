@@ -9,11 +9,14 @@ from rich.table import Table
 from rich.text import Text
 
 from fmnist_models.errors import printable
+from search.confirmation_text import HEADER, describe_confirmation, tabulate_confirmation
+from search.fold_values import FOLDS
 from search.results import COLUMNS, format_value
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from search.confirmation import Confirmation
     from search.replay import Replay
 
 
@@ -30,12 +33,20 @@ def trials_table(trials: pd.DataFrame, *, title: str, metric: str) -> Group:
             str(row["trial"]),
             row["state"],
             "" if row["value"] is None else f"{row['value']:.4f}",
-            "" if row["best_epoch"] is None else f"{row['best_epoch']}/{row['epochs']}",
+            _epochs(row),
             "" if row["duration_s"] is None else f"{row['duration_s']:.1f}",
             as_text(text if row["reason"] is None else f"{row['reason']}: {row['message']} ({text})"),
             style="red" if row["state"] == "failed" else "dim" if row["state"] != "complete" else "",
         )
     return Group(as_text(title, style="bold"), table)
+
+
+def _epochs(row: dict[str, Any]) -> str:
+    """The best one of all, or of how many folds, if one is complete."""
+    if row["best_epoch"] is None:
+        return ""
+    folds = row.get(FOLDS)
+    return f"{row['best_epoch']} in {folds} folds" if folds else f"{row['best_epoch']}/{row['epochs']}"
 
 
 def plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -57,6 +68,17 @@ def per_class_table(per_class: pd.DataFrame, *, title: str) -> Group:
         values = [f"{row[name]:.3f}" for name in ("precision", "recall", "f1")]
         table.add_row(row["class"], *values, str(row["support"]))
     return Group(as_text(title, style="bold"), table)
+
+
+def confirmation_table(confirmation: Confirmation) -> Group:
+    """What the confirmed trials came to."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in HEADER:
+        table.add_column(name, justify="right")
+    for one, row in zip(confirmation.trials, tabulate_confirmation(confirmation), strict=True):
+        table.add_row(*map(as_text, row), style="" if one.trial == confirmation.winner else "dim")
+    title = f"\nconfirmed with fresh seeds: {confirmation.metric} of the search and since, mean ± standard deviation"
+    return Group(as_text(title, style="bold"), table, as_text(describe_confirmation(confirmation)))
 
 
 def replay_table(replay: Replay, *, title: str) -> Group:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from optuna.trial import FrozenTrial
 
 from fmnist_models.checkpoint import MAX_BYTES, load_weights
-from fmnist_models.data import CLASS_NAMES, Normalisation, load_images
+from fmnist_models.data import CLASS_NAMES, Normalisation, load_images, measure_normalisation
 from fmnist_models.errors import CheckpointError, printable
 from fmnist_models.figures import save_confusion_matrix
 from fmnist_models.files import read_bounded, write_aside
@@ -20,15 +21,26 @@ from fmnist_models.networks import build_network
 from fmnist_models.prediction import DeviceImages, predict_scores
 from fmnist_models.saved_model import ModelConfig
 from search.config import SearchConfig
+from search.confirmation import choose_winner, find_final, read_confirmation
 from search.errors import ExperimentError
 from search.evaluation_file import Evaluation
-from search.experiment import EvaluationFiles, Experiment
+from search.experiment import FINAL, EvaluationFiles, Experiment
+from search.fold_values import fold_epochs
 from search.predictions import Predictions, format_predictions
 from search.record import best_epoch, best_trial, best_value, read_study
 from search.space import MODEL
 
 RULE = "best epoch on validation images among complete trials; the test set had no part in the choice"
 RULE_NAMED = "the trial was named by hand; its best epoch on validation images"
+RULE_UNCONFIRMED = f"{RULE}; NOT CONFIRMED with fresh seeds, so by chance it may look better than it is"
+RULE_FOLDS = (
+    "best mean over folds among complete trials, then trained on all training images; the test set had no part in the "
+    "choice"
+)
+RULE_CONFIRMED = (
+    "best mean of fresh seeds on validation images among the best trials, then trained on training and validation "
+    "images together; the test set had no part in the choice"
+)
 
 
 def choose_trial(experiment: Experiment, config: SearchConfig, number: int | None) -> FrozenTrial:
@@ -68,6 +80,11 @@ def evaluate_trial(
     epoch, value = best_epoch(trial, config.metric), best_value(trial, config.metric)
     experiment.trial(trial.number).fetch()
     weights = experiment.trial(trial.number).best
+    if fold_epochs(trial) is not None:
+        raise ExperimentError(
+            f"trial {trial.number} of {experiment.name} is a mean over folds and has no model of its own; the best one "
+            f"is trained on all images at the end of the search, which `fmnist search resume {experiment.name}` reaches"
+        )
     if epoch is None or value is None or not weights.is_file():
         raise ExperimentError(
             f"trial {trial.number} of {experiment.name} has no weights; after a search only the best "
@@ -102,6 +119,32 @@ def evaluate_trial(
     return evaluation, predictions
 
 
+def evaluate_final(
+    experiment: Experiment,
+    config: SearchConfig,
+    final: FrozenTrial,
+    *,
+    of_trial: int,
+    value: float,
+    data_root: Path,
+    normalisation: Normalisation,
+    rule: str,
+) -> tuple[Evaluation, Predictions]:
+    """Tests a trial of the experiment's part ``FINAL``. What its own epochs say of the validation images, which it was
+    trained on, counts for nothing: ``value`` is what trial ``of_trial`` was chosen by. ``normalisation``: of all
+    images.
+
+    Raises:
+        ExperimentError: its weights are gone or unreadable, or not of the configured space.
+        DataError: the test images are damaged or missing.
+    """
+    evaluation, predictions = evaluate_trial(
+        experiment.part(FINAL), config, final, data_root=data_root, normalisation=normalisation, rule=rule
+    )
+    found = dataclasses.replace(evaluation, experiment=experiment.name, trial=of_trial, value=value)
+    return found, predictions
+
+
 def save_evaluation(evaluation: Evaluation, predictions: Predictions, files: EvaluationFiles) -> None:
     """Writes the tables, the picture and, last, the summary."""
     scores, on = evaluation.scores, evaluation.dataset
@@ -118,8 +161,10 @@ def save_evaluation(evaluation: Evaluation, predictions: Predictions, files: Eva
     write_aside(files.summary, json.dumps(evaluation.to_dict(), indent=2) + "\n")
 
 
-def save_best_model(experiment: Experiment, evaluation: Evaluation, *, normalisation: Normalisation) -> None:
-    """Writes the evaluated trial's weights, and what is needed to use them, to the experiment's ``best`` folder."""
+def save_best_model(
+    experiment: Experiment, evaluation: Evaluation, weights: Path, *, normalisation: Normalisation
+) -> None:
+    """Writes the evaluated weights, and what is needed to use them, to the experiment's ``best`` folder."""
     model_config = ModelConfig(
         network=evaluation.hyperparameters[MODEL],
         hyperparameters={name: value for name, value in evaluation.hyperparameters.items() if name != MODEL},
@@ -127,8 +172,7 @@ def save_best_model(experiment: Experiment, evaluation: Evaluation, *, normalisa
         class_names=CLASS_NAMES,
         dataset=evaluation.dataset,
     )
-    weights = read_bounded(experiment.trial(evaluation.trial).best, max_bytes=MAX_BYTES)
-    write_aside(experiment.best_weights, weights)
+    write_aside(experiment.best_weights, read_bounded(weights, max_bytes=MAX_BYTES))
     write_aside(experiment.best_config, model_config.to_json())
 
 
@@ -140,24 +184,47 @@ def evaluate_and_save(
     data_root: Path,
     normalisation: Normalisation,
 ) -> Evaluation:
-    """Tests a trial, or the best one if ``number`` is ``None``, and saves the result with it or with the experiment.
+    """Tests a trial, or if ``number`` is ``None`` the best one, and saves the result with it or with the experiment.
+    Where the best trials were confirmed, or are means over folds, the best one is the winner, as it was trained on all
+    images.
 
     Raises:
         ExperimentError: no such trial, or no checkpoint of it, or the result cannot be saved.
         DataError: the test images are damaged or missing.
     """
-    trial = choose_trial(experiment, config, number)
-    evaluation, predictions = evaluate_trial(
-        experiment,
-        config,
-        trial,
-        data_root=data_root,
-        normalisation=normalisation,
-        rule=RULE if number is None else RULE_NAMED,
-    )
+    confirmation, winner = None, None
+    if number is None:
+        trials = read_study(experiment).get_trials(deepcopy=False)
+        confirmation = read_confirmation(experiment, config.model_dump(), trials)
+        has_folds = config.folds is not None
+        winner = choose_winner(trials, confirmation, metric=config.metric, has_folds=has_folds)
+    final = None if winner is None else find_final(experiment, winner[0])
+    if winner is not None and final is not None:
+        normalisation = measure_normalisation(
+            load_images(config.dataset, "train", root=data_root, size=config.train_size)
+        )
+        evaluation, predictions = evaluate_final(
+            experiment,
+            config,
+            final,
+            of_trial=winner[0],
+            value=winner[1],
+            data_root=data_root,
+            normalisation=normalisation,
+            rule=RULE_FOLDS if confirmation is None else RULE_CONFIRMED,
+        )
+        weights = experiment.part(FINAL).trial(final.number).best
+    else:
+        trial = choose_trial(experiment, config, number)
+        rule = RULE_NAMED if number is not None else RULE if confirmation is None else RULE_UNCONFIRMED
+        evaluation, predictions = evaluate_trial(
+            experiment, config, trial, data_root=data_root, normalisation=normalisation, rule=rule
+        )
+        weights = experiment.trial(trial.number).best
+    evaluation = dataclasses.replace(evaluation, confirmation=confirmation)
     try:
         if number is None:
-            save_best_model(experiment, evaluation, normalisation=normalisation)
+            save_best_model(experiment, evaluation, weights, normalisation=normalisation)
             save_evaluation(evaluation, predictions, experiment.evaluation)
             experiment.send_best()
             experiment.send()

@@ -15,6 +15,7 @@ from fmnist_models.epoch import DIRECTIONS
 from fmnist_models.errors import FileError
 from fmnist_models.files import read_json
 from fmnist_models.metrics import Scores
+from search.confirmation import Confirmation
 from search.errors import ExperimentError
 from search.experiment import EvaluationFiles
 
@@ -24,7 +25,7 @@ _MAX_CLASSES = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What the test set said about one trial."""
+    """What the test set said about one trial; ``confirmation``: what it was chosen by, if that was asked for."""
 
     experiment: str
     dataset: str
@@ -35,10 +36,14 @@ class Evaluation:
     rule: str
     hyperparameters: dict[str, Any]
     scores: Scores
+    confirmation: Confirmation | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return dataclasses.asdict(self)
+        values = dataclasses.asdict(self)
+        if self.confirmation is None:
+            del values["confirmation"]
+        return values
 
     def per_class(self) -> pd.DataFrame:
         """Precision, recall, F1 and support, one row a class and the two averages below."""
@@ -85,4 +90,5 @@ def _is_sound(evaluation: Evaluation) -> bool:
         and all(0 <= count < _MAX_COUNT for count in counts)
         and 0 < size <= _MAX_CLASSES
         and [len(row) for row in scores.confusion] == [size] * size
+        and (evaluation.confirmation is None or evaluation.confirmation.is_sound())
     )

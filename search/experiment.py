@@ -15,6 +15,8 @@ from search.errors import ExperimentError
 from search.store import Store, check_study_storage, is_address, parse_store
 
 EXPERIMENTS_DIR_VARIABLE = "FMNIST_EXPERIMENTS_DIR"
+CONFIRMATION, FINAL = "confirmation", "final"
+"""Parts of an experiment: where its best trials are confirmed, and where the winner is trained on all images."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -23,12 +25,13 @@ class Experiment:
     """An experiment's folder; may not exist yet.
 
     ``study_storage``: the database that the configuration of whoever runs it names; nobody else's counts. ``store``: of
-    an experiment on object storage, whose copy on this machine ``path`` then is.
+    an experiment on object storage, whose copy on this machine ``path`` then is. ``whole``: what this one is a part of.
     """
 
     path: Path
     study_storage: str | None = None
     store: Store | None = None
+    whole: Experiment | None = None
 
     @property
     def name(self) -> str:
@@ -102,6 +105,17 @@ class Experiment:
     def trial(self, number: int) -> TrialFiles:
         return TrialFiles(self.trials / f"{number:05d}", self.store)
 
+    def part(self, name: str) -> Experiment:
+        """One of the experiments inside this one, which hold trainings that belong to it; may not exist."""
+        if self.store is None:
+            return Experiment(self.path / name, self.study_storage, whole=self)
+        store = Store(self.store.address_of(self.path))
+        return Experiment(store.local / name, self.study_storage, store, whole=self)
+
+    @property
+    def parts(self) -> tuple[Experiment, ...]:
+        return self.part(CONFIRMATION), self.part(FINAL)
+
     def here(self) -> Experiment:
         """The same on this machine, when it was located on another one."""
         return self if self.store is None else dataclasses.replace(self, path=self.store.local / self.name)
@@ -165,6 +179,8 @@ class Experiment:
             ExperimentError: something is not; or a folder cannot be read.
         """
         folders = [str(self.path)]
+        of_ray = {str(one.ray_files) for one in (self, *self.parts)}
+        of_locks = tuple(f"{one.journal}.lock" for one in (self, *self.parts))
         while folders:
             try:
                 entries = list(os.scandir(folders.pop()))
@@ -174,8 +190,8 @@ class Experiment:
                 raise ExperimentError(f"{error.filename} cannot be read: {error.strerror}") from error
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
-                    folders += [entry.path] if entry.path != str(self.ray_files) else []
-                elif not entry.is_file(follow_symlinks=False) and not entry.path.startswith(f"{self.journal}.lock"):
+                    folders += [entry.path] if entry.path not in of_ray else []
+                elif not entry.is_file(follow_symlinks=False) and not entry.path.startswith(of_locks):
                     raise ExperimentError(f"{entry.path} is a link or a special file, which an experiment never holds")
 
     def create(self) -> None:

@@ -11,6 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from fmnist_models.errors import UserError
+from search.confirmation import is_settled
 from search.errors import DatabaseError, ExperimentError
 from search.experiment import Experiment, locate_experiment
 from search.record import best_trial, list_trials
@@ -35,7 +36,8 @@ class State(StrEnum):
 class Progress:
     """How far a search is: ``num_ended`` of ``max_trials`` trials; ``num_open`` are not at their end.
 
-    ``best_value``: of the best complete trial, in ``metric``; ``None`` if none is complete.
+    ``best_value``: of the best complete trial, in ``metric``; ``None`` if none is complete. ``is_settled``: nothing is
+    left of its confirmation, if it wants one.
     """
 
     num_ended: int
@@ -44,10 +46,11 @@ class Progress:
     dataset: str
     metric: str
     best_value: float | None
+    is_settled: bool = True
 
     @property
     def is_finished(self) -> bool:
-        return self.num_ended >= self.max_trials and not self.num_open
+        return self.num_ended >= self.max_trials and not self.num_open and self.is_settled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +164,7 @@ def _read_progress(experiment: Experiment) -> Progress:
         dataset=settings["dataset"],
         metric=settings["metric"],
         best_value=None if best is None else best.value,
+        is_settled=is_settled(experiment, settings, trials),
     )
 
 

@@ -13,6 +13,7 @@ from fmnist_models.epoch import DIRECTIONS
 from search.condition import Condition, check_column, parse_condition
 from search.errors import SelectionError
 from search.experiment import Experiment
+from search.fold_values import FOLDS, fold_epochs, read_folds
 from search.record import STATE_NAMES, list_trials
 from search.results import Row, best_first, compact_parameters, read_settings, trial_row
 
@@ -22,8 +23,8 @@ _FIRST_COLUMNS = (
     CURVE,
 )
 _LAST_COLUMNS = ("reason", "message", "dataset")
-FIXED_COLUMNS = (*_FIRST_COLUMNS, *_LAST_COLUMNS)
-"""The columns of every listing; the others are parameters."""
+FIXED_COLUMNS = (*_FIRST_COLUMNS, FOLDS, *_LAST_COLUMNS)
+"""The columns of every listing, ``folds`` only where trials have some; the others are parameters."""
 _STATES = tuple(name for name in STATE_NAMES.values() if name != "waiting")
 _DIRECTIONS = ("asc", "desc")
 _MAX_EPOCHS = 2**31
@@ -50,13 +51,15 @@ class Question:
 class Pruning:
     """What pruning saved: the epochs that pruned trials did not train.
 
-    ``num_ended``: trials that are complete or pruned, and would have trained ``max_epochs`` each without pruning.
+    ``num_ended``: trials that are complete or pruned, and would have trained ``max_epochs`` each, in each
+    of their ``folds``, without pruning.
     """
 
     saved_epochs: int
     num_pruned: int
     num_ended: int
     max_epochs: int
+    folds: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +124,7 @@ def read_listing(experiment: Experiment, question: Question) -> Listing:
         num_found=len(rows),
         found_states=list(dict.fromkeys(row["state"] for row in rows)),
         left_out=dict(Counter(map(_state, others))),
-        pruning=_measure_pruning(trials, settings.get("max_epochs")),
+        pruning=_measure_pruning(trials, settings.get("max_epochs"), folds=read_folds(settings) or 1),
     )
 
 
@@ -149,7 +152,8 @@ def _state(trial: FrozenTrial) -> str:
 def _columns(trials: Sequence[FrozenTrial]) -> list[str]:
     drawn = dict.fromkeys(tuple(trial.params) for trial in trials)  # few, however many trials there are
     names = dict.fromkeys(name for params in drawn for name in compact_parameters(dict.fromkeys(params)))
-    return [*_FIRST_COLUMNS, *(name for name in names if name not in FIXED_COLUMNS), *_LAST_COLUMNS]
+    folds = [FOLDS] if any(fold_epochs(trial) is not None for trial in trials) else []
+    return [*_FIRST_COLUMNS, *folds, *(name for name in names if name not in FIXED_COLUMNS), *_LAST_COLUMNS]
 
 
 def _hold(conditions: Sequence[Condition], row: Row) -> bool:
@@ -181,14 +185,15 @@ def _sort_key(value: Any) -> tuple[int, Any]:
     return (2, len(value)) if isinstance(value, list) else (0, value)
 
 
-def _measure_pruning(trials: Sequence[FrozenTrial], max_epochs: object) -> Pruning | None:
+def _measure_pruning(trials: Sequence[FrozenTrial], max_epochs: object, *, folds: int) -> Pruning | None:
     pruned = [trial for trial in trials if _state(trial) == "pruned"]
     if not pruned or type(max_epochs) is not int or not 0 < max_epochs < _MAX_EPOCHS:
         return None
     num_ended = sum(_state(trial) in ("complete", "pruned") for trial in trials)
     return Pruning(
-        saved_epochs=sum(max(0, max_epochs - len(trial.intermediate_values)) for trial in pruned),
+        saved_epochs=sum(max(0, max_epochs * folds - len(trial.intermediate_values)) for trial in pruned),
         num_pruned=len(pruned),
         num_ended=num_ended,
         max_epochs=max_epochs,
+        folds=folds,
     )

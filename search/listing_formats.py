@@ -13,6 +13,7 @@ from rich.text import Text
 
 from fmnist_models.errors import printable
 from search.fingerprint import fingerprint
+from search.fold_values import FOLDS
 from search.listing import CURVE, FIXED_COLUMNS, Listing
 from search.results import Row, format_value
 from search.text_curve import sparkline
@@ -96,10 +97,12 @@ def notes(listing: Listing) -> list[str]:
     found = [f"not shown: {', '.join(others)}; --all shows them"] if others else []
     pruning = listing.pruning
     if pruning is not None:
-        all_epochs = pruning.num_ended * pruning.max_epochs
+        all_epochs = pruning.num_ended * pruning.max_epochs * pruning.folds
+        in_folds = f" in {pruning.folds} folds" if pruning.folds > 1 else ""
         found.append(
             f"pruning saved {pruning.saved_epochs:,} of {all_epochs:,} epochs ({pruning.num_ended:,} ended trials, "
-            f"max_epochs {pruning.max_epochs:,}): those that {pruning.num_pruned:,} pruned trials did not train"
+            f"max_epochs {pruning.max_epochs:,}{in_folds}): those that {pruning.num_pruned:,} pruned trials did not "
+            "train"
         )
     return found
 
@@ -121,6 +124,7 @@ def _cells(listing: Listing, *, ascii_only: bool) -> tuple[list[str], list[list[
         **({"state": "state"} if len(states) > 1 else {}),
         "value": listing.metric,
         "best_epoch": "best_epoch",
+        **({FOLDS: FOLDS} if FOLDS in listing.columns else {}),
         "last_value": "last",
         "last_epoch": "last_epoch",
         "duration_s": "seconds",

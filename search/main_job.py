@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +13,8 @@ from optuna.trial import FrozenTrial
 
 from fmnist_models.errors import UserError
 from fmnist_models.files import write_aside
+from fmnist_models.training import Training
+from search.confirming import confirm_best, is_final
 from search.evaluation import evaluate_and_save
 from search.evaluation_file import Evaluation
 from search.experiment import Experiment
@@ -22,13 +25,15 @@ from search.results import read_trials
 from search.runner import Outcome, run_trials
 from search.slots import Slots
 from search.study import SearchStudy
+from search.worker import Trainable
 
 
 @dataclass(frozen=True)
 class SearchResult:
     """How a search ended; no evaluation if no trial is complete.
 
-    ``idle_share``: of the slots' time in this run in which they had no trial, 0…1; ``None`` if nothing ran.
+    ``idle_share``: of the slots' time in this run in which they had no trial, 0…1, confirmations left out; ``None`` if
+    nothing ran.
     """
 
     outcome: Outcome
@@ -45,28 +50,41 @@ def run_search(
     study: SearchStudy,
     progress: Progress,
     data_root: Path,
+    make_training: Callable[..., Trainable] = Training,
 ) -> SearchResult:
-    """Runs the search on the connected Ray cluster and tests its best trial.
+    """Runs the search on the connected Ray cluster, confirms its best trials if asked to, and tests the winner.
 
     Raises:
         ExperimentError: what happens cannot be recorded: the disk is full, the folder is gone.
         DataError: the test images are damaged or missing.
         KeyboardInterrupt: SIGINT; the table of trials is written all the same.
     """
-    since = datetime.now()
+    config, since = prepared.config, datetime.now()
+    until_s = None if config.time_budget_s is None else time.monotonic() + config.time_budget_s
     try:
-        outcome = run_trials(experiment, prepared, slots, study=study, progress=progress)
+        outcome = run_trials(experiment, prepared, slots, study=study, progress=progress, make_training=make_training)
+        trials = study.study.get_trials(deepcopy=False)
+        if outcome == Outcome.FINISHED:
+            _write_table(experiment)
+            outcome = confirm_best(
+                experiment,
+                prepared,
+                slots,
+                trials=trials,
+                progress=progress,
+                until_s=until_s,
+                make_training=make_training,
+            )
     except KeyboardInterrupt:
         with contextlib.suppress(OSError, UserError):  # the study has it all
             _write_table(experiment)
             experiment.send()
         raise
     _write_table(experiment)
-    trials = study.study.get_trials(deepcopy=False)
     evaluation = None
-    if best_trial(trials, prepared.config.metric) is not None:
+    if best_trial(trials, config.metric) is not None and (config.folds is None or is_final(experiment, config, trials)):
         evaluation = evaluate_and_save(
-            experiment, prepared.config, None, data_root=data_root, normalisation=prepared.data.normalisation
+            experiment, config, None, data_root=data_root, normalisation=prepared.data.normalisation
         )
     else:
         experiment.send()

@@ -18,6 +18,7 @@ from search.curve import end_s, read_curve, start_s
 from search.errors import ExperimentError
 from search.evaluation_file import Evaluation, read_evaluation
 from search.experiment import Experiment
+from search.fold_values import FOLDS, read_folds
 from search.inventory import find_holder
 from search.mlflow_registry import register_best
 from search.record import MESSAGE, REASON, STATE_NAMES, best_trial, list_trials, read_study
@@ -154,6 +155,8 @@ class _Sender:
             run_name=self._experiment.name,
         )
         settings = {key: self._settings[key] for key in _SETTINGS if self._settings.get(key) is not None}
+        folds = read_folds(self._settings)
+        settings |= {} if folds is None else {FOLDS: folds}
         self._log(run, params=settings)
         return run
 

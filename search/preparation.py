@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fmnist_models.data import TrainingData, load_images, prepare_fashion_mnist, split_training
 from fmnist_models.errors import DataError
+from fmnist_models.folds import FoldedImages, check_folds
 from fmnist_models.precision import resolve_precision
 from fmnist_models.weights import imagenet_available, load_pretrained
 from search.config import Dataset, SearchConfig
@@ -29,9 +30,16 @@ class Prepared:
     """A configuration in which nothing is left to decide, what it names, and what a person should know about it."""
 
     config: SearchConfig
-    data: TrainingData
+    data: TrainingData | FoldedImages
     pretrained: Mapping[str, dict[str, Tensor]]
     notes: tuple[str, ...]
+
+    @property
+    def num_images(self) -> tuple[int, int]:
+        """How many images a training trains on and validates on; in folds, which differ by an image, about."""
+        if isinstance(self.data, FoldedImages):
+            return len(self.data.images) - self.data.num_validation, self.data.num_validation
+        return len(self.data.train), len(self.data.validation)
 
 
 def prepare(config: SearchConfig, *, data_root: Path, before: SearchConfig | None = None) -> Prepared:
@@ -62,13 +70,16 @@ def prepare(config: SearchConfig, *, data_root: Path, before: SearchConfig | Non
     )
 
 
-def load_training_data(config: SearchConfig, *, data_root: Path) -> TrainingData:
-    """The configuration's training and validation images.
+def load_training_data(config: SearchConfig, *, data_root: Path) -> TrainingData | FoldedImages:
+    """The configuration's training and validation images, or those that are both by turns.
 
     Raises:
         DataError: images are damaged, missing or too few.
     """
     images = load_images(config.dataset, "train", root=data_root, size=config.train_size)
+    if config.folds is not None:
+        check_folds(images, folds=config.folds)
+        return FoldedImages(images, folds=config.folds, seed=config.seed)
     return split_training(images, validation_fraction=config.validation_fraction, seed=config.seed)
 
 

@@ -23,10 +23,14 @@ from search.address import Reference, check_trust, read_reference, write_referen
 from search.errors import ExperimentError
 from search.experiment import Experiment
 from search.fold import fold_journal
+from search.fold_values import best_of, curve
 from search.journal import JournalFile, check_lines, cut_torn_line, remove_lock
 
 REASON = "reason"
 MESSAGE = "message"
+NUM_EPOCHS = "num_epochs"
+"""User attribute of a trial whose number of epochs was given to it: its last epoch counts, not its best, as choosing by
+the values that it is judged by would be optimistic."""
 
 STATE_NAMES = {
     TrialState.COMPLETE: "complete",
@@ -162,23 +166,31 @@ def copy_study(study: optuna.Study) -> optuna.Study:
 
 
 def best_epoch(trial: FrozenTrial, metric: str) -> int | None:
-    """The epoch with the trial's best value, the earliest of equals; ``None`` if it has not finished any."""
-    values = trial.intermediate_values
-    sign = _sign(metric)
-    return min(values, key=lambda epoch: (sign * values[epoch], epoch), default=None)
+    """The epoch with the trial's best value, the earliest of equals, of each fold if it has folds; ``None`` if it has
+    not finished any. Of a trial with ``NUM_EPOCHS`` the last one."""
+    values = curve(trial)
+    return max(values, default=None) if NUM_EPOCHS in trial.user_attrs else best_of(values, metric)
 
 
 def best_value(trial: FrozenTrial, metric: str) -> float | None:
-    """The trial's best value over its epochs; ``None`` if it has not finished any."""
+    """The trial's value at its ``best_epoch``, with folds the mean over these; ``None`` if it has not finished any."""
     epoch = best_epoch(trial, metric)
-    return None if epoch is None else trial.intermediate_values[epoch]
+    return None if epoch is None else curve(trial)[epoch]
 
 
 def best_trial(trials: Sequence[FrozenTrial], metric: str) -> FrozenTrial | None:
     """The complete trial with the best value, the lowest number of equals; ``None`` if none is complete."""
+    return trials[min(ranked)[1]] if (ranked := _ranked(trials, metric)) else None
+
+
+def best_trials(trials: Sequence[FrozenTrial], metric: str) -> list[FrozenTrial]:
+    """The complete trials, best value first, of equals the lowest number first."""
+    return [trials[number] for _, number in sorted(_ranked(trials, metric))]
+
+
+def _ranked(trials: Sequence[FrozenTrial], metric: str) -> list[tuple[float, int]]:
     values = {trial.number: trial.value for trial in trials if trial.state == TrialState.COMPLETE}
-    ranked = [(_sign(metric) * value, number) for number, value in values.items() if value is not None]
-    return trials[min(ranked)[1]] if ranked else None
+    return [(_sign(metric) * value, number) for number, value in values.items() if value is not None]
 
 
 def _sign(metric: str) -> int:
@@ -211,7 +223,8 @@ def _claim(experiment: Experiment) -> None:
     except ExperimentError:
         experiment.reference.unlink(missing_ok=True)
         raise
-    experiment.store.remove_folder(experiment.trials)
+    for folder in (experiment.trials, *(experiment.path / part.name for part in experiment.parts)):
+        experiment.store.remove_folder(folder)
 
 
 def _read_from_database(experiment: Experiment, reference: Reference) -> optuna.Study:
@@ -296,10 +309,13 @@ def _is_sound(trial: FrozenTrial) -> bool:
     """Whether it holds what a search writes: named scalars, finite values by epoch, notes. Optuna takes any JSON."""
     parts = (trial.params, trial.intermediate_values, trial.user_attrs, trial.system_attrs)
     notes = [trial.user_attrs[key] for key in (REASON, MESSAGE) if key in trial.user_attrs]
+    num_epochs = trial.user_attrs.get(NUM_EPOCHS, 1)
     return (
         trial.state != TrialState.WAITING
         and all(isinstance(part, dict) for part in parts)
         and all(_is_text(text) for text in (*trial.params, *notes))
+        and type(num_epochs) is int
+        and num_epochs > 0
         and all(_is_text(value) or _is_number(value) or isinstance(value, bool) for value in trial.params.values())
         and all(type(epoch) is int and 0 < epoch < 2**31 for epoch in trial.intermediate_values)
         and all(_is_number(value) for value in trial.intermediate_values.values())

@@ -55,7 +55,8 @@ def remove_experiments(experiments: Sequence[Experiment], *, directory: Path | S
                 _check_at_rest(experiment)
             else:
                 locks.enter_context(lock_experiment(experiment))
-                _find_study(experiment)
+                for one in (experiment, *experiment.parts):
+                    _find_study(one)
         for experiment in experiments:
             _remove(experiment)
             yield experiment
@@ -94,17 +95,20 @@ def _find_study(experiment: Experiment) -> Reference | None:
 
 
 def _delete_study(experiment: Experiment) -> None:
-    reference = _find_study(experiment)
-    if reference is not None:
-        from search.database import delete_study
+    for one in (*experiment.parts, experiment):
+        reference = _find_study(one)
+        if reference is not None:
+            from search.database import delete_study
 
-        delete_study(reference)
+            delete_study(reference)
 
 
 def _remove(experiment: Experiment) -> None:
     if experiment.store is not None:
         # The study first: files that a crash leaves without it are no experiment that could be continued.
         _delete_study(experiment)
+        for part in experiment.parts:
+            shutil.rmtree(part.path, ignore_errors=True)
         experiment.store.remove_folder(experiment.path)
         shutil.rmtree(experiment.path, ignore_errors=True)
         return

@@ -17,10 +17,12 @@ from fmnist_models.errors import FileError
 from fmnist_models.files import read_bounded
 from search.epochs_file import parse_epochs
 from search.errors import ExperimentError
-from search.experiment import Experiment, TrialFiles
+from search.experiment import FINAL, Experiment, TrialFiles
+from search.fold_values import FOLD_EPOCHS
 from search.preparation import Prepared
 from search.progress import SilentProgress
 from search.record import MESSAGE, read_study
+from search.repetition import read_repetition
 from search.runner import run_trials
 from search.slots import Slots
 from search.study import PRUNED_AFTER, SearchStudy
@@ -83,6 +85,11 @@ def find_replayable(experiment: Experiment, number: int) -> FrozenTrial:
         raise ExperimentError(f"{experiment.name} has no trial {number}; valid: 0 to {len(trials) - 1}")
     if not trials[number].intermediate_values:
         raise ExperimentError(f"trial {number} of {experiment.name} finished no epoch, so there is nothing to compare")
+    repetition = read_repetition(trials[number])
+    if repetition is not None and (repetition.fold is not None or experiment.name == FINAL):
+        raise ExperimentError(
+            f"trial {number} of {experiment.name} was trained on other images; valid: a search's trial"
+        )
     return trials[number]
 
 
@@ -124,9 +131,14 @@ def _curve(trial: FrozenTrial, files: TrialFiles, *, metric: str) -> dict[int, d
 
 def _anew(recorded: FrozenTrial, *, last: int) -> FrozenTrial:
     """The trial before its first epoch, to end where it ended."""
+    repetition = read_repetition(recorded)
+    ends = {PRUNED_AFTER: last} if repetition is None else repetition.to_trial().user_attrs
     return create_trial(
         state=TrialState.RUNNING,
         params=recorded.params,
         distributions=dict(recorded.distributions),
-        user_attrs={PRUNED_AFTER: last},
+        user_attrs={
+            **ends,
+            **{key: value for key, value in recorded.user_attrs.items() if key == FOLD_EPOCHS},
+        },
     )

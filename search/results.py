@@ -11,7 +11,8 @@ from optuna.trial import FrozenTrial
 from fmnist_models.epoch import DIRECTIONS
 from search.errors import ExperimentError
 from search.experiment import Experiment
-from search.record import MESSAGE, REASON, STATE_NAMES, best_epoch, list_trials
+from search.fold_values import FOLDS, complete_folds
+from search.record import MESSAGE, REASON, STATE_NAMES, best_epoch, best_value, list_trials
 from search.tracking import Target, parse_tracking_uri
 from search.yaml_file import read_yaml
 
@@ -25,8 +26,8 @@ _FIRST_COLUMNS = ("trial", "state", "value", "best_epoch", "epochs", "duration_s
 _LAST_COLUMNS = ("reason", "message", "dataset")
 _ORDER = {state: rank for rank, state in enumerate(("complete", "pruned", "running", "waiting", "failed"))}
 _SETTINGS = {"metric": str, "dataset": str, "max_trials": int, "space": dict}
-COLUMNS = (*_FIRST_COLUMNS, *_LAST_COLUMNS)
-"""The columns of every table of trials; the others are parameters."""
+COLUMNS = (*_FIRST_COLUMNS, FOLDS, *_LAST_COLUMNS)
+"""The columns of every table of trials, ``folds`` only where they have some; the others are parameters."""
 
 
 def read_settings(experiment: Experiment) -> dict[str, Any]:
@@ -63,8 +64,8 @@ def read_trials(experiment: Experiment) -> pd.DataFrame:
     """One row a trial, best first, running and failed ones last.
 
     Columns: ``trial``, ``state``, ``value`` (of the best epoch, in the search's metric), ``best_epoch``, ``epochs``,
-    ``duration_s``, one column a parameter (``unfreeze`` lists the unfrozen stages), ``reason`` and ``message`` of a
-    failure, and the ``dataset`` on which all of it was measured.
+    ``duration_s``, ``folds`` (how many are complete) if trials have some, one column a parameter (``unfreeze`` lists
+    the unfrozen stages), ``reason`` and ``message`` of a failure, and the ``dataset`` on which all of it was measured.
 
     Raises:
         ConfigError: the configuration is missing or not YAML.
@@ -78,8 +79,9 @@ def read_trials(experiment: Experiment) -> pd.DataFrame:
         [trial_row(t, metric=metric, dataset=settings["dataset"]) for t in list_trials(experiment)], metric
     )
     names = dict.fromkeys(name for row in rows for name in row if name not in COLUMNS)
-    table = pd.DataFrame(rows, columns=[*_FIRST_COLUMNS, *names, *_LAST_COLUMNS])
-    return table.astype({"best_epoch": "Int64"})
+    folds = [FOLDS] if any(row[FOLDS] is not None for row in rows) else []
+    table = pd.DataFrame(rows, columns=[*_FIRST_COLUMNS, *folds, *names, *_LAST_COLUMNS])
+    return table.astype(dict.fromkeys(("best_epoch", *folds), "Int64"))
 
 
 def best_first(rows: Sequence[Row], metric: str) -> list[Row]:
@@ -116,15 +118,15 @@ def format_value(value: object) -> str:
 
 def trial_row(trial: FrozenTrial, *, metric: str, dataset: str) -> Row:
     """The trial as plain values: ``COLUMNS`` and its parameters."""
-    best = best_epoch(trial, metric)
     return {
         **compact_parameters(trial.params),  # first, so that one of a strange name stands in for no other column
         "trial": trial.number,
         "state": STATE_NAMES[trial.state],
-        "value": None if best is None else trial.intermediate_values[best],
-        "best_epoch": best,
+        "value": best_value(trial, metric),
+        "best_epoch": best_epoch(trial, metric),
         "epochs": len(trial.intermediate_values),
         "duration_s": trial.duration.total_seconds() if trial.duration else None,
+        FOLDS: complete_folds(trial),
         "reason": trial.user_attrs.get(REASON),
         "message": trial.user_attrs.get(MESSAGE) if REASON in trial.user_attrs else None,
         "dataset": dataset,

@@ -85,10 +85,12 @@ class Retention:
         if self._config.max_disk_gb is None or time.monotonic() < self._checked_s + _SECONDS_BETWEEN_CHECKS:
             return
         self._checked_s = time.monotonic()
-        used_bytes, _ = measure_folder(self._experiment.path)
+        whole = self._experiment.whole
+        folder = self._experiment.path if whole is None else whole.path
+        used_bytes, _ = measure_folder(folder)
         if used_bytes > self._config.max_disk_gb * _GB:
             raise ExperimentError(
-                f"{self._experiment.path} takes {used_bytes / _GB:.3g} GB, more than max_disk_gb: "
+                f"{folder} takes {used_bytes / _GB:.3g} GB, more than max_disk_gb: "
                 f"{self._config.max_disk_gb:g}; raise it, or lower keep_checkpoints"
             )
 

@@ -14,9 +14,12 @@ from fmnist_models.epoch import DIRECTIONS, Epoch
 from search.config import SearchConfig
 from search.errors import ExperimentError
 from search.experiment import Experiment
+from search.fold_standings import FoldStandings
+from search.fold_values import FOLD_EPOCHS
 from search.horizon import Horizon
 from search.pruning import build_pruner
-from search.record import MESSAGE, REASON, Failure, best_value, open_study
+from search.record import MESSAGE, NUM_EPOCHS, REASON, Failure, best_value, open_study
+from search.repetition import Repetition, read_repetition
 from search.standings import Standings
 from search.suggestions import Suggester
 
@@ -27,10 +30,17 @@ _QUEUE = "enqueued"  # of the study: the chosen configurations; of a trial: whic
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a trial is to train: its number in the study and all its hyperparameters, ``model`` among them."""
+    """What a trial is to train: its number in the study and all its hyperparameters, ``model`` among them.
+
+    Of a repetition also ``seed``, its own, ``num_epochs``, after which it ends, and ``fold``, the images it is
+    validated with.
+    """
 
     number: int
     hyperparameters: dict[str, Any]
+    seed: int | None = None
+    num_epochs: int | None = None
+    fold: int | None = None
 
 
 class SearchStudy:
@@ -42,6 +52,8 @@ class SearchStudy:
     With ``config.deterministic`` trial k is drawn from, and pruned by, the results of trials 0 … k - C alone, where C
     is ``config.max_concurrent_trials``, and comes out when all of them have ended: then nothing depends on which of
     the C trials at work is the faster one.
+
+    ``repetitions``: new trials are these, in this order, and nothing is drawn.
     """
 
     def __init__(
@@ -51,16 +63,18 @@ class SearchStudy:
         *,
         warm: Sequence[FrozenTrial] = (),
         horizon: Horizon | None = None,
+        repetitions: Sequence[Repetition] | None = None,
     ) -> None:
         self.study = study
         self._config = config
         self._window = (config.max_concurrent_trials or 1) if config.deterministic else 1
         self._suggester = Suggester(config, window=self._window, warm=warm, horizon=horizon)
-        self._standings = Standings(build_pruner(config), window=self._window if config.deterministic else None)
+        self._standings = _build_standings(config, window=self._window if config.deterministic else None)
         self._running: dict[int, Trial] = {}
         # Kept beside the study, from which Optuna would make a list of all trials each time.
         trials = study.get_trials(deepcopy=False)
         self._ids = [trial._trial_id for trial in trials]
+        self._repetitions = None if repetitions is None else dict(enumerate(repetitions, start=len(trials)))
         self._open = {trial.number for trial in trials if not trial.state.is_finished()}
         self._num_enqueued = sum(_QUEUE in trial.user_attrs for trial in trials)
         self._queue: list[dict[str, Any]] | None = None
@@ -73,8 +87,16 @@ class SearchStudy:
         """The experiment's study, made if it is not there; to be called by the one process that holds its lock.
 
         ``warm``: finished trials of another search, which the sampler learns from.
+
+        Raises:
+            ExperimentError: it cannot be opened, or holds repetitions, which no search goes on with.
         """
         study = open_study(experiment, study_storage=config.study_storage, direction=DIRECTIONS[config.metric])
+        if any(NUM_EPOCHS in trial.user_attrs for trial in study.get_trials(deepcopy=False)):
+            raise ExperimentError(
+                f"{experiment.location} holds trainings that repeat a trial, and is no search to go on with; the "
+                "command that began it continues it"
+            )
         return cls(study, config, warm=warm)
 
     def enqueue(self, configurations: Sequence[dict[str, Any]]) -> int:
@@ -100,7 +122,16 @@ class SearchStudy:
             return None
         number = self._interrupted.pop(0) if self._interrupted else self._add()
         self._running[number] = Trial(self.study, self._ids[number])
-        return Assignment(number, self._hyperparameters(number))
+        repetition = read_repetition(self.trial(number))
+        if repetition is None:
+            return Assignment(number, self._hyperparameters(number))
+        return Assignment(
+            number,
+            self._hyperparameters(number),
+            seed=repetition.seed,
+            num_epochs=repetition.num_epochs,
+            fold=repetition.fold,
+        )
 
     def has_next(self) -> bool:
         """Whether there is a trial to train now: an interrupted one, or a new one that may be drawn already."""
@@ -108,7 +139,9 @@ class SearchStudy:
             return True
         if self.is_full():
             return False
-        return not self._config.deterministic or min(self._open, default=math.inf) > len(self._ids) - self._window
+        if not self._config.deterministic or self._repetitions is not None:
+            return True
+        return min(self._open, default=math.inf) > len(self._ids) - self._window
 
     def give_back(self, number: int) -> None:
         """Takes back a trial that was handed out and is not trained after all; it comes out again."""
@@ -118,14 +151,15 @@ class SearchStudy:
     def report(self, number: int, epoch: Epoch) -> TrialState:
         """Records a finished epoch of a running trial, which may end it, and returns the trial's state after it.
 
-        It is COMPLETE with its best epoch's value after the last epoch, PRUNED when the pruner says so, else RUNNING.
-        An epoch that the study knows already, told again by a continued trial, changes nothing.
+        It is COMPLETE with its best epoch's value after the last epoch, of the last fold if it has folds, PRUNED when
+        the pruner says so, else RUNNING. An epoch that the study knows already, told again by a continued trial,
+        changes nothing.
         """
         known = self.trial(number)
         if epoch.epoch not in known.intermediate_values:
             value = epoch.metric(self._config.metric)
             # The decision is recorded before the value, so that it is made once, whatever happens in between.
-            if epoch.epoch < self._config.max_epochs and self._should_prune(known, {epoch.epoch: value}):
+            if epoch.epoch < self._num_epochs(known) and self._should_prune(known, {epoch.epoch: value}):
                 self._running[number].set_user_attr(PRUNED_AFTER, epoch.epoch)
             self._running[number].report(value, step=epoch.epoch)
             self._standings.epoch_ended(number, epoch.epoch, value)
@@ -173,8 +207,14 @@ class SearchStudy:
         return self._queue
 
     def _add(self) -> int:
-        """Draws a trial and records it with all its parameters at once; gives its number."""
+        """Draws a trial, or takes the next repetition, and records it with all its parameters at once; gives its
+        number."""
         number = len(self._ids)
+        if self._repetitions is not None:
+            repetition = self._repetitions[number]
+            return self._record(
+                repetition.to_trial(), fold_epochs=repetition.num_epochs if not repetition.fold else None
+            )
         queue, position = self._read_queue(), self._num_enqueued
         fixed = queue[position] if position < len(queue) else None
         try:
@@ -188,8 +228,15 @@ class SearchStudy:
             ) from error
         if fixed is not None:
             drawn.set_user_attr(_QUEUE, position)
-        self.study.add_trial(drawn)
         self._num_enqueued += fixed is not None
+        return self._record(drawn, fold_epochs=self._config.max_epochs)
+
+    def _record(self, new: FrozenTrial, *, fold_epochs: int | None) -> int:
+        """Adds a trial; where trials train folds, one that is not a single one of them, of so many epochs each."""
+        number = len(self._ids)
+        if self._config.folds is not None and fold_epochs is not None:
+            new.set_user_attr(FOLD_EPOCHS, fold_epochs)
+        self.study.add_trial(new)
         self._ids.append(self.study._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number))
         self._open.add(number)
         self._suggester.tell(self.trial(number))
@@ -207,12 +254,17 @@ class SearchStudy:
             return False
         return self._standings.should_prune(known.number, known.intermediate_values | newest)
 
+    def _num_epochs(self, trial: FrozenTrial) -> int:
+        """After how many epochs, over all its folds, the trial is complete."""
+        num_epochs: int = trial.user_attrs.get(NUM_EPOCHS, self._config.max_epochs)
+        return num_epochs * (self._config.folds or 1) if FOLD_EPOCHS in trial.user_attrs else num_epochs
+
     def _settle(self, number: int) -> TrialState:
         """Ends a trial whose record says that it has ended; a crash can come between the two. Returns its state."""
         known = self.trial(number)
         if REASON in known.user_attrs:
             return self._tell(number, TrialState.FAIL)
-        if self._config.max_epochs in known.intermediate_values:
+        if self._num_epochs(known) in known.intermediate_values:
             return self._tell(number, TrialState.COMPLETE)
         if known.user_attrs.get(PRUNED_AFTER) in list(known.intermediate_values):
             return self._tell(number, TrialState.PRUNED)
@@ -227,3 +279,10 @@ class SearchStudy:
         self._suggester.tell(ended)
         self._standings.trial_ended(ended)
         return state
+
+
+def _build_standings(config: SearchConfig, *, window: int | None) -> Standings | FoldStandings:
+    pruner = build_pruner(config)
+    if config.folds is None:
+        return Standings(pruner, window=window)
+    return FoldStandings(pruner, metric=config.metric, size=config.max_epochs, window=window)

@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from fmnist_models.epoch import DIRECTIONS
 from fmnist_models.seeds import derive_seed
 from search.config import SearchConfig
+from search.fold_values import progress_of
 from search.horizon import Horizon
 
 
@@ -43,7 +44,7 @@ class Suggester:
         self._ended: dict[int, FrozenTrial] = {}  # of those that it sees as running
         for position, trial in enumerate(warm):
             if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
-                self._horizon.add(_copy(trial, position, has_ended=True))
+                self._horizon.add(_copy(trial, position, metric=config.metric))
 
     def tell(self, trial: FrozenTrial) -> None:
         """Tells it of one of the search's trials: that it runs, or how it ended."""
@@ -51,9 +52,9 @@ class Suggester:
             return
         position = self._num_warm + trial.number
         if trial.number not in self._running:
-            self._running[trial.number] = _copy(trial, position, has_ended=False)
+            self._running[trial.number] = _copy(trial, position)
         if trial.state.is_finished():
-            self._ended[trial.number] = _copy(trial, position, has_ended=True)
+            self._ended[trial.number] = _copy(trial, position, metric=self._config.metric)
 
     def suggest(self, number: int, *, fixed: Mapping[str, Any] | None = None) -> FrozenTrial:
         """A running trial with all its parameters, to be added to the study.
@@ -98,8 +99,10 @@ class _Storage(InMemoryStorage):
         """Forgets the notes that a sampler makes of trials."""
 
 
-def _copy(trial: FrozenTrial, position: int, *, has_ended: bool) -> FrozenTrial:
-    """What a sampler is to know of a trial; numbered from 1, as 0 is the one that it is asked for."""
+def _copy(trial: FrozenTrial, position: int, *, metric: str | None = None) -> FrozenTrial:
+    """What a sampler is to know of a trial, if it has ended its values in ``metric`` too; numbered from 1, as 0 is the
+    one that it is asked for."""
+    has_ended = metric is not None
     return FrozenTrial(
         number=position + 1,
         trial_id=position + 1,
@@ -107,7 +110,7 @@ def _copy(trial: FrozenTrial, position: int, *, has_ended: bool) -> FrozenTrial:
         value=trial.value if has_ended else None,
         params=trial.params,
         distributions=trial.distributions,
-        intermediate_values=trial.intermediate_values if has_ended else {},
+        intermediate_values={} if metric is None else dict(progress_of(trial, metric)),
         datetime_start=trial.datetime_start,
         datetime_complete=trial.datetime_complete if has_ended else None,
         user_attrs={},

@@ -10,6 +10,7 @@ from typing import Any
 
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
+from search.fold_values import progress_of
 from search.parameters import is_same, to_parameters
 from search.space import Space
 
@@ -32,8 +33,11 @@ def read_hyperparameters(trial: FrozenTrial, space: Space) -> dict[str, Any]:
     return _ask(space, trial.params)[1]
 
 
-def translate(trial: FrozenTrial, hyperparameters: Mapping[str, Any], space: Space) -> FrozenTrial | None:
-    """The trial as one of ``space`` that has the same hyperparameters; ``None`` if there is no such."""
+def translate(
+    trial: FrozenTrial, hyperparameters: Mapping[str, Any], space: Space, *, metric: str
+) -> FrozenTrial | None:
+    """The trial as one of ``space`` that has the same hyperparameters; ``None`` if there is no such. Of one that was
+    pruned it keeps what it was worth, in ``metric``, after its epochs."""
     params: dict[str, Any] = {}
     for name in (name for name in hyperparameters if name in space.dimensions):
         with contextlib.suppress(ValueError):  # missing, which matters only if the trial asks for it
@@ -44,7 +48,7 @@ def translate(trial: FrozenTrial, hyperparameters: Mapping[str, Any], space: Spa
         return None
     if not all(is_same(value, again.get(name)) for name, value in hyperparameters.items()):
         return None
-    return _finish(asked, trial.value if trial.state == TrialState.COMPLETE else trial.intermediate_values)
+    return _finish(asked, trial.value if trial.state == TrialState.COMPLETE else progress_of(trial, metric))
 
 
 def restore(params: Mapping[str, Any], measured: float | Mapping[int, float], space: Space) -> FrozenTrial:

@@ -15,11 +15,15 @@ from optuna.trial import FrozenTrial
 
 from fmnist_models.errors import FileError
 from fmnist_models.files import read_bounded
+from search.confirmation import read_confirmation
+from search.confirmation_text import describe_confirmed
 from search.epochs_file import parse_epochs
-from search.errors import SelectionError
+from search.errors import ExperimentError, SelectionError
 from search.experiment import Experiment, TrialFiles
+from search.fold_values import fold_epochs, fold_scores, mean_curve
 from search.listing import CURVE, listing_row
 from search.record import list_trials
+from search.repetition import read_repetition
 from search.results import compact_parameters, read_settings
 
 _MAX_EPOCHS_BYTES = 2**22
@@ -40,7 +44,10 @@ class TrialDetail:
     """One trial.
 
     ``curve`` and ``training``: the search's metric on validation and on training images, by epoch; the latter from the
-    trial's table of epochs, empty if there is none. ``log``: the last lines of what a failed trial left, if it did.
+    trial's table of epochs, empty if there is none. Of a trial with folds both are numbered through; ``mean_curve``:
+    what it is judged by, by the epoch of each fold; ``fold_values``: of each complete fold at the best epoch. ``log``:
+    the last lines of what a failed trial left, if it did.
+    ``confirmed``: what came of its confirmation, and ``repeats``: what trial of a search it repeats, in words.
     """
 
     experiment: str
@@ -58,9 +65,13 @@ class TrialDetail:
     started: str | None
     duration_s: float | None
     curve: Mapping[int, float]
+    mean_curve: Mapping[int, float] | None
+    fold_values: Sequence[float] | None
     training: Mapping[int, float]
     files: Sequence[TrialFile]
     log: str | None
+    confirmed: str | None = None
+    repeats: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -81,7 +92,24 @@ def read_details(experiment: Experiment, numbers: Sequence[int]) -> list[TrialDe
         if not 0 <= number < len(trials):
             valid = f"valid: 0 to {len(trials) - 1}" if trials else "it has none yet"
             raise SelectionError(f"{experiment.name} has no trial {number}; {valid}")
-    return [_read_detail(experiment, trials[number], settings["metric"], settings["dataset"]) for number in numbers]
+    confirmed = _describe_confirmed(experiment, settings, trials)
+    return [
+        dataclasses.replace(
+            _read_detail(experiment, trials[number], settings["metric"], settings["dataset"]),
+            confirmed=confirmed.get(number),
+        )
+        for number in numbers
+    ]
+
+
+def _describe_confirmed(
+    experiment: Experiment, settings: Mapping[str, Any], trials: Sequence[FrozenTrial]
+) -> dict[int, str]:
+    with contextlib.suppress(ExperimentError):  # the search can be read all the same
+        confirmation = read_confirmation(experiment, settings, trials)
+        if confirmation is not None:
+            return {one.trial: describe_confirmed(one, confirmation) for one in confirmation.trials}
+    return {}
 
 
 def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -98,7 +126,7 @@ def _read_detail(experiment: Experiment, trial: FrozenTrial, metric: str, datase
     files = experiment.trial(trial.number)
     files.fetch()
     row = listing_row(trial, metric=metric, dataset=dataset)
-    started = trial.datetime_start
+    started, size = trial.datetime_start, fold_epochs(trial)
     return TrialDetail(
         experiment=experiment.name,
         dataset=dataset,
@@ -115,9 +143,12 @@ def _read_detail(experiment: Experiment, trial: FrozenTrial, metric: str, datase
         started=None if started is None else started.isoformat(" ", timespec="seconds"),
         duration_s=row["duration_s"],
         curve=dict(zip(sorted(trial.intermediate_values), row[CURVE], strict=True)),
+        mean_curve=None if size is None else dict(mean_curve(trial.intermediate_values, size=size)),
+        fold_values=None if size is None else fold_scores(trial.intermediate_values, size=size, metric=metric),
         training=_read_training(files.epochs, metric),
         files=_list_files(files),
         log=_read_log(files),
+        repeats=str(repetition) if (repetition := read_repetition(trial)) else None,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,13 +26,20 @@ def describe_trial(trial: TrialDetail) -> Text:
     if trial.reason is not None:
         _add(text, f"{trial.reason}: {trial.message}", "red")
     _add(text, _describe_values(trial))
+    for line in (trial.repeats and f"a repetition: {trial.repeats}", trial.confirmed):
+        if line is not None:
+            _add(text, line)
     _add(text, _describe_time(trial), "dim")
     _add(text, "\nparameters", "bold")
     width = max(map(len, map(printable, trial.parameters)), default=0)
     for name, value in trial.parameters.items():
         _add(text, f"  {printable(name):{width}}  {value}")
     curves = {trial.metric: trial.curve, **({"on training images": trial.training} if trial.training else {})}
-    _add_plot(text, trial.metric, curves)
+    if trial.mean_curve is None or trial.fold_values is None:
+        _add_plot(text, trial.metric, curves)
+    else:
+        _add_folds(text, trial.metric, trial.mean_curve, trial.fold_values)
+        _add_plot(text, f"{trial.metric}, fold after fold,", curves)
     _add(text, "\nfiles", "bold")
     for file in trial.files:
         _add(text, f"  {file.path}  {file.what}, {filesize.decimal(file.size_bytes)}")
@@ -86,9 +94,25 @@ def _add_plot(text: Text, metric: str, curves: Mapping[str, Mapping[int, float]]
             _add(text, line)
 
 
+def _add_folds(text: Text, metric: str, mean: Mapping[int, float], values: Sequence[float]) -> None:
+    if not values:
+        _add(text, "\nno fold is complete", "bold")
+        return
+    _add_plot(text, f"mean {metric} over {len(values)} folds", {"mean": mean})
+    _add(text, f"\n{metric} of each fold at the best epoch of their mean", "bold")
+    for fold, value in enumerate(values, start=1):
+        _add(text, f"  {fold:>2}  {value:.4f}")
+    if len(values) > 1:
+        _add(text, f"  standard deviation {statistics.stdev(values):.4f}")
+
+
 def _describe_values(trial: TrialDetail) -> str:
     if trial.value is None or trial.last_value is None:
         return "no epoch has been finished"
+    if trial.fold_values:
+        many = "mean of the first fold" if len(trial.fold_values) == 1 else f"mean of {len(trial.fold_values)} folds"
+        best = f"{trial.metric} {trial.value:.4f} at its best, in epoch {trial.best_epoch}, as the {many}"
+        return f"{best}; {trial.last_epoch} epochs trained"
     best = f"{trial.metric} {trial.value:.4f} at its best, in epoch {trial.best_epoch}"
     return f"{best}; {trial.last_value:.4f} after the last one, {trial.last_epoch}"
 

@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial
 from search.errors import ExperimentError
 from search.evaluation_file import Evaluation, read_evaluation
 from search.experiment import Experiment
+from search.fold_values import FOLDS, complete_folds
 from search.record import best_epoch, best_value
 
 
@@ -31,12 +32,15 @@ def read_tests(experiment: Experiment) -> dict[int, Evaluation]:
 def notes_of(
     trial: FrozenTrial, experiment: Experiment, *, metric: str, test: Evaluation | None
 ) -> dict[str, str | int | float]:
-    """Name → text or number: ``best_epoch`` and ``best_<metric>``, ``duration_s``, ``checkpoint`` (its path, if it is
-    on this machine), and the test metrics, if there are any."""
+    """Name → text or number: ``best_epoch`` and ``best_<metric>``, ``folds`` that are complete, ``duration_s``,
+    ``checkpoint`` (its path, if it is on this machine), and the test metrics, if there are any."""
     notes: dict[str, str | int | float] = {}
     epoch, value = best_epoch(trial, metric), best_value(trial, metric)
     if epoch is not None and value is not None:
         notes |= {"best_epoch": epoch, f"best_{metric}": value}
+    folds = complete_folds(trial)
+    if folds is not None:
+        notes[FOLDS] = folds
     if trial.duration is not None:
         notes["duration_s"] = round(trial.duration.total_seconds(), 3)
     if test is not None:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from optuna.trial import FrozenTrial
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
-from search.config import SearchConfig, read_config
+from search.config import ObjectiveConfig, SearchConfig, read_config
 from search.errors import ConfigError, ExperimentError
 from search.experiment import Experiment
 from search.record import read_study
@@ -74,7 +74,9 @@ def _translate_all(
         drawn = [read_hyperparameters(trial, before.space) for trial in finished]
     except ValueError as error:
         raise ExperimentError(f"{other.study_file()} does not belong to {other.config}: {error}") from error
-    translated = [translate(trial, values, now.space) for trial, values in zip(finished, drawn, strict=True)]
+    translated = [
+        translate(trial, values, now.space, metric=now.metric) for trial, values in zip(finished, drawn, strict=True)
+    ]
     trials = tuple(trial for trial in translated if trial is not None)
     if not trials:
         first = " ".join(f"{name}={format_value(value)}" for name, value in drawn[0].items())
@@ -164,9 +166,16 @@ def _restore_all(file: _File, *, where: str, config: SearchConfig) -> tuple[Froz
 def _compare(before: SearchConfig, now: SearchConfig) -> tuple[str, ...]:
     """One note for each setting that shifts all values of a search."""
     pairs = {key: (getattr(before, key), getattr(now, key)) for key in SearchConfig.model_fields}
-    shown = {key: ["all" if value is None else value for value in pair] for key, pair in pairs.items()}
+    shown = {key: [_show(key, value) for value in pair] for key, pair in pairs.items()}
     return tuple(
         f"warm start: {key} was {old} there, {new} here"
         for key, (old, new) in shown.items()
         if key not in _COMPARABLE and old != new
     )
+
+
+def _show(key: str, value: object) -> object:
+    if isinstance(value, ObjectiveConfig):
+        return f"the mean over {value.folds} folds"
+    absent = "a single training" if key == "objective" else "all"
+    return absent if value is None else value

@@ -21,6 +21,8 @@ from fmnist_models.epoch import Epoch, is_better
 from fmnist_models.errors import CheckpointError
 from fmnist_models.feature_cache import FeatureCache, default_folder
 from fmnist_models.files import write_aside
+from fmnist_models.fold_training import FoldTraining
+from fmnist_models.folds import FoldedImages
 from fmnist_models.seeds import derive_seed
 from fmnist_models.training import DivergedError, Training, TrainingPlan
 from search.epochs_file import format_epochs
@@ -36,8 +38,10 @@ from search.trial_message import explain_traceback, failure_message
 class Trainable(Protocol):
     """What a trial runs; ``fmnist_models.training.Training`` is the real one."""
 
-    model: nn.Module
     history: list[Epoch]
+
+    @property
+    def model(self) -> nn.Module: ...
 
     def epochs(self) -> Iterator[Epoch]: ...
 
@@ -64,10 +68,13 @@ STORAGE_ERROR = f"{StorageError.__module__}.{StorageError.__qualname__}: "
 
 @dataclass(frozen=True, kw_only=True)
 class Shared:
-    """What all trials of a search have in common; images and pretrained weights lie in Ray's object store."""
+    """What all trials of a search have in common; images and pretrained weights lie in Ray's object store.
+
+    ``num_epochs``: what learning-rate schedules span; a trial that ends before goes the same way up to there.
+    """
 
     experiment: Experiment
-    data: ray.ObjectRef[TrainingData]
+    data: ray.ObjectRef[TrainingData | FoldedImages]
     pretrained: Mapping[str, ray.ObjectRef[Any]]
     slot: Slot
     num_epochs: int
@@ -99,11 +106,16 @@ def train_assignment(
     training = _resume(assignment, shared, files, is_first=is_first)
     for epoch in list(training.history):
         report(dataclasses.asdict(epoch))
+    last = None if isinstance(training, FoldTraining) else assignment.num_epochs  # with folds, of each of them
+    if len(training.history) == last:
+        return
     try:
         for epoch in training.epochs():
             if is_first:
-                _save(training, files, shared)
+                _save(training, files, shared, assignment)
             report(dataclasses.asdict(epoch))
+            if epoch.epoch == last:
+                return
     except DivergedError as error:
         report(failure_message(Failure(Reason.DIVERGED, str(error))))
 
@@ -114,17 +126,22 @@ def _make_training(assignment: Assignment, shared: Shared) -> Trainable:
         network=hyperparameters.pop(MODEL),
         hyperparameters=hyperparameters,
         num_epochs=shared.num_epochs,
-        seed=derive_seed(shared.seed, assignment.number),
+        seed=derive_seed(shared.seed, assignment.number) if assignment.seed is None else assignment.seed,
         precision=shared.precision,
     )
     pretrained = shared.pretrained.get(hyperparameters.get("weights", "none"))
-    return shared.make_training(
-        plan,
-        ray.get(shared.data),
-        device=get_device() if shared.slot.gpus else torch.device("cpu"),
-        pretrained=None if pretrained is None else ray.get(pretrained),
-        cache=FeatureCache(default_folder(), shared.feature_cache_bytes) if shared.feature_cache_bytes else None,
-    )
+    options: dict[str, Any] = {
+        "device": get_device() if shared.slot.gpus else torch.device("cpu"),
+        "pretrained": None if pretrained is None else ray.get(pretrained),
+        "cache": FeatureCache(default_folder(), shared.feature_cache_bytes) if shared.feature_cache_bytes else None,
+    }
+    data = ray.get(shared.data)
+    if isinstance(data, FoldedImages):
+        if assignment.fold is None:
+            num_epochs = assignment.num_epochs or plan.num_epochs
+            return FoldTraining(plan, data, num_epochs=num_epochs, make=shared.make_training, **options)
+        data = data.fold(assignment.fold)
+    return shared.make_training(plan, data, **options)
 
 
 def _resume(assignment: Assignment, shared: Shared, files: TrialFiles, *, is_first: bool) -> Trainable:
@@ -139,7 +156,7 @@ def _resume(assignment: Assignment, shared: Shared, files: TrialFiles, *, is_fir
     try:
         training.load_state_dict(state)
         if is_first:
-            files.send(*_save_beside(training, files, shared))
+            files.send(*_save_beside(training, files, shared, assignment))
     except (OSError, ExperimentError) as error:  # it may be readable the next time
         raise not_saved(files, error) from error
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
@@ -175,11 +192,11 @@ def _read_checkpoint(files: TrialFiles, *, is_first: bool) -> dict[str, Any] | N
     return state
 
 
-def _save(training: Trainable, files: TrialFiles, shared: Shared) -> None:
+def _save(training: Trainable, files: TrialFiles, shared: Shared, assignment: Assignment) -> None:
     """Saves the trial as it is after its newest epoch, before anyone is told of it."""
     try:
         save_checkpoint(files.last, training.state_dict())
-        files.send(files.last, *_save_beside(training, files, shared))
+        files.send(files.last, *_save_beside(training, files, shared, assignment))
     except (OSError, ExperimentError) as error:
         raise not_saved(files, error) from error
 
@@ -189,12 +206,20 @@ def not_saved(files: TrialFiles, error: OSError | ExperimentError) -> StorageErr
     return StorageError(f"{files.path}: {error.strerror or error}" if isinstance(error, OSError) else str(error))
 
 
-def _save_beside(training: Trainable, files: TrialFiles, shared: Shared) -> list[Path]:
-    """What follows from a checkpoint: the table of its epochs, and the weights if the newest epoch is the best. Gives
-    what was written."""
+def _save_beside(training: Trainable, files: TrialFiles, shared: Shared, assignment: Assignment) -> list[Path]:
+    """What follows from a checkpoint: the table of its epochs, and the weights if the newest epoch is the one that
+    counts: the best, or where the number of epochs is given the last; none of a trial with folds, which has no model
+    that is all of it. Gives what was written."""
+    if isinstance(training, FoldTraining):
+        size = training.num_epochs
+        write_aside(files.epochs, format_epochs(training.history, dataset=shared.dataset, fold_epochs=size))
+        return [files.epochs]
     *before, newest = (epoch.metric(shared.metric) for epoch in training.history)
-    is_best = all(is_better(newest, value, metric=shared.metric) for value in before)
-    if is_best:
+    if assignment.num_epochs is None:
+        counts = all(is_better(newest, value, metric=shared.metric) for value in before)
+    else:
+        counts = len(training.history) == assignment.num_epochs
+    if counts:
         save_weights(files.best, training.model.state_dict())
     write_aside(files.epochs, format_epochs(training.history, dataset=shared.dataset))
-    return [files.best, files.epochs] if is_best else [files.epochs]
+    return [files.best, files.epochs] if counts else [files.epochs]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import os
@@ -23,9 +24,13 @@ from torch import distributed, nn
 from cluster.session import local_ray
 from fmnist_models.data import TrainingData, load_images, split_training
 from fmnist_models.epoch import Epoch
+from fmnist_models.folds import fold_seed
+from fmnist_models.seeds import derive_seed
 from fmnist_models.training import DivergedError, Training, TrainingPlan
 from search.config import SearchConfig, parse_config
+from search.continuation import open_experiment
 from search.experiment import Experiment
+from search.main_job import SearchResult, run_search
 from search.preparation import Prepared
 from search.progress import SilentProgress
 from search.runner import run_trials
@@ -151,6 +156,48 @@ class KillsAWorkerOnce(Training):
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
+class DiesInSecondFold(Training):
+    """A real training whose process is killed, once, after the first epoch of a trial's second fold."""
+
+    def __init__(self, plan: TrainingPlan, *arguments: Any, mark: Path, **options: Any) -> None:
+        super().__init__(plan, *arguments, **options)
+        self._mark = mark
+        self._is_second = plan.seed == fold_seed(derive_seed(0, 0), 2)
+
+    def epochs(self) -> Iterator[Epoch]:
+        for epoch in super().epochs():
+            yield epoch
+            if self._is_second and not self._mark.exists():
+                self._mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+class LuckyTraining(Training):
+    """A real training that says it did well with the search's own seed, and with no other; the course BAD is always
+    fair. Each epoch takes ``epoch_s`` seconds more and has a line in ``diary``."""
+
+    def __init__(
+        self, plan: TrainingPlan, data: TrainingData, *, diary: Path, epoch_s: float = 0.0, **options: Any
+    ) -> None:
+        super().__init__(plan, data, **options)
+        self._diary, self._epoch_s, self._num_images = diary, epoch_s, len(data.train)
+        self._is_fresh = plan.seed not in {derive_seed(0, number) for number in range(10)}
+
+    def epochs(self) -> Iterator[Epoch]:
+        course = self.plan.recipe.lr
+        lucky, fair = {GOOD: ((0.7, 0.99, 0.8), 0.5), BAD: ((0.7, 0.8, 0.9), 0.85)}[course]
+        for epoch in super().epochs():
+            time.sleep(self._epoch_s)
+            accuracy = fair if self._is_fresh else lucky[epoch.epoch - 1]
+            self.history[-1] = dataclasses.replace(epoch, val_accuracy=accuracy)
+            with self._diary.open("a") as file:
+                file.write(
+                    f"lr={course} epoch={epoch.epoch} seed={self.plan.seed} of={self.plan.num_epochs} "
+                    f"images={self._num_images}\n"
+                )
+            yield self.history[-1]
+
+
 def scripted_config(courses: Sequence[float], **settings: Any) -> SearchConfig:
     """Of a search in which each course is one trial."""
     raw = {
@@ -178,12 +225,36 @@ def search(
     return study
 
 
+LUCKY = {"train_size": 800, "test_size": 200, "validation_fraction": 0.25, "confirm": {"top": 2, "seeds": 2}}
+
+
+def search_and_confirm(folder: Path, data: TrainingData, *, epoch_s: float = 0.0, **settings: Any) -> SearchResult:
+    """Runs, or continues, a search on the connected Ray whose best trial was lucky, to its end; one trial at a time."""
+    config = scripted_config([GOOD, BAD], **{**LUCKY, "max_concurrent_trials": 1, **settings})
+    experiment = Experiment(folder)
+    with open_experiment(experiment, config):
+        study = SearchStudy.open(experiment, config)
+        study.enqueue([{"lr": GOOD}, {"lr": BAD}])
+        return run_search(
+            experiment,
+            Prepared(config, data, {}, ()),
+            plan_slots(config, [Resources(2, 0)]),
+            study=study,
+            progress=SilentProgress(),
+            data_root=Path("unused"),
+            make_training=functools.partial(LuckyTraining, diary=folder.with_name("diary"), epoch_s=epoch_s),
+        )
+
+
 def main() -> None:
     """Such a search as a program of its own: Ray's address, the folder, and the rest as JSON."""
     address, folder, options = sys.argv[1:]
     images = load_images("synthetic", "train", root=Path("unused"), size=800)
     data = split_training(images, validation_fraction=0.25, seed=0)
-    if address == LOCAL:
+    if address == LOCAL and "confirm" in json.loads(options):
+        with local_ray(num_cpus=2, num_gpus=0):
+            search_and_confirm(Path(folder), data, **json.loads(options))
+    elif address == LOCAL:
         with local_ray(num_cpus=2, num_gpus=0):
             search(Path(folder), data, **json.loads(options))
     else:

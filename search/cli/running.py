@@ -80,6 +80,7 @@ def _run(request: Request) -> SearchResult:
     from cluster.session import connected_ray, local_ray, ray_log
     from fmnist_models.data import data_root
     from search.config import read_config
+    from search.confirmation import is_settled
     from search.continuation import open_experiment
     from search.enqueue import read_queue
     from search.main_job import run_search
@@ -121,7 +122,7 @@ def _run(request: Request) -> SearchResult:
             say(f"continues with {len(trials)} trials already in the study{than}", console)
         if request.address is not None:
             stack.enter_context(ray_log(experiment.log))
-        elif not study.is_finished():
+        elif not study.is_finished() or not is_settled(experiment, config.model_dump(), trials):
             stack.enter_context(local_ray(num_cpus=nodes[0].cpus, num_gpus=nodes[0].gpus, log=experiment.log))
         root = data_root(request.data_dir)
         stack.enter_context(sending(experiment, request.mlflow, tell=lambda text: say(text, console, style="yellow")))
@@ -177,17 +178,27 @@ def print_notes(notes: Iterable[str], console: Console) -> None:
 
 
 def describe_run(prepared: Prepared, slots: Slots) -> str:
-    config, data = prepared.config, prepared.data
+    config = prepared.config
+    num_train, num_validation = prepared.num_images
+    confirm, num_all = config.confirm, f"{num_train + num_validation:,}"
+    folds, each = ("", "") if config.folds is None else (f"{config.folds} folds of ", " in each fold")
+    then = f"; then the best one on all {num_all} images" if config.folds else ""
+    if confirm:
+        then = (
+            f"; then the best {confirm.top} with {confirm.seeds} fresh seeds each, {confirm.num_trainings} trainings, "
+            f"and the winner on all {num_all} images"
+        )
     return (
-        f"{config.max_trials} trials of up to {config.max_epochs} epochs on {config.dataset}, {len(data.train):,} "
-        f"training and {len(data.validation):,} validation images, {slots}"
+        f"{config.max_trials} trials of {folds}up to {config.max_epochs} epochs on {config.dataset}, {num_train:,} "
+        f"training and {num_validation:,} validation images{each}, {slots}{then}"
     )
 
 
 def _show_result(request: Request, prepared: Prepared, result: SearchResult) -> None:
     from search.display import trials_table
     from search.fingerprint import fingerprint
-    from search.record import read_study
+    from search.fold_values import describe_epochs
+    from search.record import best_epoch, best_trial, read_study
     from search.results import read_trials
     from search.runner import Outcome
 
@@ -197,14 +208,20 @@ def _show_result(request: Request, prepared: Prepared, result: SearchResult) -> 
     console.print(trials_table(table, title=title, metric=config.metric))
     if result.outcome == Outcome.OUT_OF_TIME:
         told = f"out of time after {config.time_budget_s:g} s with {len(table)} of {config.max_trials} trials"
+        told += "" if config.confirm is None else " and not all of the confirmation"
         say(f"{told}; `{request.resume}` goes on", console)
     if result.idle_share is not None:
         why = ", waiting for older trials so that the search repeats exactly" if config.deterministic else ""
         say(f"slots stood idle {result.idle_share:.0%} of the time{why}", console, style="dim")
+    trials = read_study(experiment).get_trials(deepcopy=False)
+    best = best_trial(trials, config.metric)
     if config.deterministic:
-        trials = read_study(experiment).get_trials(deepcopy=False)
         say(f"fingerprint of the trials: {fingerprint(trials)}", console, style="dim")
-    if result.evaluation is None:
-        say(f"no trial is complete, so none was tested; all is in {experiment.location}", console)
-    else:
+    if result.evaluation is not None:
         print_evaluation(result.evaluation, experiment.location, console)
+    elif best is None:
+        say(f"no trial is complete, so none was tested; all is in {experiment.location}", console)
+    else:  # of a search with folds
+        epochs = describe_epochs(best, best_epoch(best, config.metric))
+        told = f"trial {best.number} leads with a {config.metric} of {best.value:.4f} ({epochs})"
+        say(f"{told}; no model was trained on all images yet, so none was tested", console)

@@ -162,11 +162,8 @@ def search_validate(
     resources = local_resources()
     prepared, slots = prepare_search(config, data_dir, nodes=[resources])
     resolved = prepared.config
-    images = {
-        "dataset": resolved.dataset,
-        "train": len(prepared.data.train),
-        "validation": len(prepared.data.validation),
-    }
+    num_train, num_validation = prepared.num_images
+    images = {"dataset": resolved.dataset, "train": num_train, "validation": num_validation}
     if as_json:
         print_json(
             {
@@ -174,6 +171,7 @@ def search_validate(
                 "images": images,
                 "resources": dataclasses.asdict(resources),
                 "slots": dataclasses.asdict(slots),
+                "num_confirming": resolved.confirm.num_trainings + 1 if resolved.confirm else 0,
                 "notes": prepared.notes,
             }
         )

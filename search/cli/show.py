@@ -21,8 +21,10 @@ def find(reference: str, directory: str | None) -> Experiment:
 
 
 def print_evaluation(evaluation: Evaluation, folder: str, console: Console) -> None:
-    from search.display import per_class_table
+    from search.display import confirmation_table, per_class_table
 
+    if evaluation.confirmation is not None:
+        console.print(confirmation_table(evaluation.confirmation))
     scores = evaluation.scores
     title = (
         f"\ntrial {evaluation.trial} ({evaluation.hyperparameters['model']}) on {evaluation.dataset}, "

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from search.confirmation_text import HEADER, describe_confirmation, tabulate_confirmation
 from search.report.calibration import chart_calibration
 from search.report.classes import chart_classes, estimate_classes
 from search.report.curves import chart_curves
@@ -58,6 +59,20 @@ class Content:
             ),
         ]
 
+    def confirmation(self) -> list[Section]:
+        """What the best trials came to with fresh seeds, if that was asked for."""
+        found = self.material.confirmation
+        if found is None:
+            return []
+        table = Numbers(
+            caption=f"{found.metric} that the search found, and with fresh seeds: mean ± standard deviation",
+            header=HEADER,
+            rows=tabulate_confirmation(found),
+            folded=False,
+        )
+        lead = f"{describe_confirmation(found)} Optimism: by how much the search's value was too good."
+        return [Section(key="confirmation", title="Confirmed with fresh seeds", lead=lead, items=[table])]
+
     def winner(self) -> Section:
         """What the test set says of the best trial."""
         if isinstance(self._evaluated, str):
@@ -99,7 +114,7 @@ class Content:
 
     def _tested(self, evaluated: Evaluated) -> list[Item]:
         items: list[Item] = []
-        best = self.material.best
+        best = self.material.winner
         if best is not None and best.number != evaluated.trial:
             reason = f"What follows is of trial {evaluated.trial}; by now trial {best.number} is the best."
             items.append(Missing(title="Another trial", reason=reason, command=self._evaluate))

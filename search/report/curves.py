@@ -9,6 +9,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
+from search.fold_values import read_folds
 from search.report.items import Chart, Missing, Numbers, joined, thin
 from search.report.material import Material
 from search.report.states import NAMES, marker
@@ -25,7 +26,7 @@ def chart_curves(material: Material) -> Chart | Missing:
     trials = [trial for trial, _ in material.with_values(*NAMES)]
     if not trials:
         return Missing(title=_TITLE, reason="No trial has finished an epoch yet.")
-    rungs = find_rungs(material)
+    rungs, fold_ends = find_rungs(material), _fold_ends(material)
     groups: dict[str, list[FrozenTrial]] = {name: [] for name in _names(rungs)}
     names = list(groups)
     for trial in trials:
@@ -46,6 +47,7 @@ def chart_curves(material: Material) -> Chart | Missing:
         if ends:
             traces.append(_ends(ends, name=f"ended {name}" if state.is_finished() else name))
             traces[-1]["marker"] = marker(state, size=7)
+    what = "the pruner decides" if material.settings.get("pruner") != "none" else "a fold ends"
     lines = [
         {"type": "line", "xref": "x", "yref": "paper", "x0": rung, "x1": rung, "y0": 0, "y1": 1}
         | {"line": {"color": "--line", "width": 2, "dash": "dot"}, "layer": "below"}
@@ -69,7 +71,8 @@ def chart_curves(material: Material) -> Chart | Missing:
         numbers=_numbers(material, trials, rungs),
         note=joined(
             (
-                f"Dotted lines: after epoch {', '.join(map(str, rungs[:-1]))} the pruner decides." if rungs[1:] else "",
+                f"Dotted lines: after epoch {', '.join(map(str, rungs[:-1]))} {what}." if rungs[1:] else "",
+                f"Epochs are numbered through: each of {len(fold_ends)} folds has {fold_ends[0]}." if fold_ends else "",
                 f"{count(len(trials) - len(drawn), 'curve')} between those shown left out."
                 if len(drawn) < len(trials)
                 else "",
@@ -79,16 +82,23 @@ def chart_curves(material: Material) -> Chart | Missing:
 
 
 def find_rungs(material: Material) -> list[int]:
-    """The epochs at which the pruner stops trials and, last, that at which training ends; none without rungs."""
+    """The epochs at which the pruner stops trials and, last, that at which training ends; none without rungs. With
+    folds their ends are among them."""
     min_epochs, max_epochs = material.setting("min_epochs"), material.setting("max_epochs")
     factor = material.setting("reduction_factor", low=2)
     if material.settings.get("pruner") not in ("halving", "hyperband") or not (min_epochs and max_epochs and factor):
-        return []
+        return _fold_ends(material)
     rungs = []
     while min_epochs < max_epochs:
         rungs.append(min_epochs)
         min_epochs *= factor
-    return [*rungs, max_epochs]
+    return [*rungs, *_fold_ends(material)] if _fold_ends(material) else [*rungs, max_epochs]
+
+
+def _fold_ends(material: Material) -> list[int]:
+    """The epochs, numbered through, at which folds end."""
+    folds, max_epochs = read_folds(material.settings), material.setting("max_epochs")
+    return [fold * max_epochs for fold in range(1, folds + 1)] if folds and max_epochs else []
 
 
 def _names(rungs: Sequence[int]) -> list[str]:

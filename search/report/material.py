@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,6 +11,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from fmnist_models.epoch import DIRECTIONS
+from search.confirmation import Confirmation, is_settled, read_confirmation
 from search.errors import ExperimentError
 from search.experiment import Experiment
 from search.inventory import State, find_holder
@@ -23,7 +25,8 @@ _MAX_IMAGES = 100_000
 class Material:
     """An experiment as it was when it was read; ``written`` is that moment, in local time.
 
-    ``best``: the complete trial with the best value. ``state``: RUNNING, FINISHED or INTERRUPTED.
+    ``best``: the complete trial with the best value. ``state``: RUNNING, FINISHED or INTERRUPTED. ``confirmation``:
+    what there is of it, if that was asked for.
     """
 
     experiment: Experiment
@@ -32,6 +35,14 @@ class Material:
     best: FrozenTrial | None
     state: State
     written: datetime
+    confirmation: Confirmation | None = None
+
+    @property
+    def winner(self) -> FrozenTrial | None:
+        """The confirmed trial, or else the best one."""
+        if self.confirmation is None or self.confirmation.winner is None:
+            return self.best
+        return self.trials[self.confirmation.winner]
 
     @property
     def metric(self) -> str:
@@ -72,7 +83,11 @@ def read_material(experiment: Experiment) -> Material:
     is_held = _is_held(experiment)  # before the trials: a search that ends in between is then rather shown as running
     trials = list_trials(experiment)
     num_ended = sum(trial.state.is_finished() for trial in trials)
-    is_finished = num_ended == len(trials) >= settings["max_trials"]
+    confirmation, is_confirmed = None, False
+    with contextlib.suppress(ExperimentError):  # the search can be read all the same
+        confirmation = read_confirmation(experiment, settings, trials)
+        is_confirmed = is_settled(experiment, settings, trials)
+    is_finished = num_ended == len(trials) >= settings["max_trials"] and is_confirmed
     return Material(
         experiment=experiment,
         settings=settings,
@@ -80,6 +95,7 @@ def read_material(experiment: Experiment) -> Material:
         best=best_trial(trials, settings["metric"]),
         state=State.RUNNING if is_held else State.FINISHED if is_finished else State.INTERRUPTED,
         written=datetime.now().replace(microsecond=0),
+        confirmation=confirmation,
     )
 
 

@@ -55,7 +55,7 @@ def render_page(material: Material, *, data_dir: Path | None) -> str:
     from markupsafe import Markup
 
     content = Content(material, data_dir)
-    sections = [*content.search(), content.winner(), content.pictures()]
+    sections = [*content.search(), *content.confirmation(), content.winner(), content.pictures()]
     table = tabulate_trials(material)
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from search.fold_values import complete_folds, read_folds
 from search.inventory import State
 from search.record import STATE_NAMES, best_epoch
 from search.report.evaluated import Evaluated
@@ -37,6 +38,7 @@ def _searched(material: Material) -> str:
     models = models or [str(space.get(_MODEL, "a network"))]
     names = [name for name, value in space.items() if isinstance(value, dict)]
     size, epochs = material.setting("train_size"), material.setting("max_epochs")
+    folds = read_folds(material.settings)
     images = f"the first {size:,} training images of {dataset(material.dataset)}" if size else dataset(material.dataset)
     states = Counter(STATE_NAMES[trial.state] for trial in material.trials)
     seconds = busy_s(material.trials)
@@ -44,7 +46,7 @@ def _searched(material: Material) -> str:
     return (
         f"This search tried {count(len(material.trials), 'configuration')} of "
         f"{_listed([network(model) for model in models[:4]])} on {images}{took}"
-        + (f", up to {count(epochs, 'epoch')} each" if epochs else "")
+        + (f", up to {count(epochs, 'epoch')} {f'in each of {folds} folds' if folds else 'each'}" if epochs else "")
         + (f", over {_listed([text(name, limit=40) for name in names[:12]])}" if names else "")
         + (": " if states else "")
         + ", ".join(f"{number:,} {state}" for state, number in sorted(states.items()))
@@ -53,17 +55,20 @@ def _searched(material: Material) -> str:
 
 
 def _won(material: Material, evaluated: Evaluated | None) -> str:
-    best = material.best
+    best, confirmation = material.winner, material.confirmation
     if best is None:
         return "No trial is complete yet, so none has won."
     values = compact_parameters(best.params)
     model = network(values.pop(_MODEL, material.settings["space"].get(_MODEL, "a network")))
     given = f" with {parameters(values)}" if values else ""
     leads = "leads so far" if material.state == State.RUNNING else "won"
-    sentence = (
-        f"Trial {best.number} {leads}: {model}{given} reached a {material.metric} of {best.value:.4f} in epoch "
-        f"{best_epoch(best, material.metric)}"
-    )
+    folds = complete_folds(best)
+    mean = f", the mean over {folds} folds" if folds else ""
+    reached = f"{best.value:.4f} in epoch {best_epoch(best, material.metric)}{mean}"
+    if confirmation is not None and confirmation.winner is not None:
+        seeds = count(confirmation.num_seeds, "fresh seed")
+        reached = f"{confirmation.trials[0].mean:.4f} over {seeds} in the mean (the search had found {best.value:.4f})"
+    sentence = f"Trial {best.number} {leads}: {model}{given} reached a {material.metric} of {reached}"
     if evaluated is None or evaluated.trial != best.number:
         return f"{sentence}; it has not been tested yet."
     return (

@@ -10,6 +10,7 @@ from fmnist_models.epoch import Epoch
 from fmnist_models.errors import UserError
 from fmnist_models.files import read_bounded
 from search.epochs_file import parse_epochs
+from search.fold_values import fold_epochs
 from search.report.items import Chart, Missing, Numbers, thin
 from search.report.material import Material
 from search.report.wording import count, network, number
@@ -50,17 +51,27 @@ def _charts(material: Material, name: str, trial: FrozenTrial) -> list[Chart] | 
     if name in _FIGURES:
         note = f"{_FIGURES[name]} of the paper shows test images. {note}"
     epochs = thin(epochs, limit=_MAX_EPOCHS)
+    size = fold_epochs(trial)
+    if size is not None:
+        note = f"Fold after fold, of {count(size, 'epoch')} each, which are numbered through. {note}"
     return [
-        _chart(f"{title}: {what}", what, trial.number, epochs, note=note if what == "accuracy" else "")
+        _chart(f"{title}: {what}", what, trial.number, epochs, size=size, note=note if what == "accuracy" else "")
         for what in ("accuracy", "loss")
     ]
 
 
-def _chart(title: str, what: str, trial: int, epochs: Sequence[Epoch], *, note: str) -> Chart:
+def _chart(title: str, what: str, trial: int, epochs: Sequence[Epoch], *, size: int | None, note: str) -> Chart:
     x = [epoch.epoch for epoch in epochs]
     train = [epoch.train_accuracy if what == "accuracy" else epoch.train_loss for epoch in epochs]
     val = [epoch.val_accuracy if what == "accuracy" else epoch.val_loss for epoch in epochs]
     best = max(val) if what == "accuracy" else min(val)
+    # Every fold begins anew, with another part of the images.
+    between = [
+        {"type": "line", "xref": "x", "yref": "paper", "x0": end + 0.5, "x1": end + 0.5, "y0": 0, "y1": 1}
+        | {"line": {"color": "--line", "width": 2, "dash": "dot"}, "layer": "below"}
+        for end in (x if size else ())
+        if size and end % size == 0 and end < x[-1]
+    ]
     traces = []
     for name, values, colour, dash, symbol in (
         ("training", train, "--c1", "solid", "circle"),
@@ -79,7 +90,7 @@ def _chart(title: str, what: str, trial: int, epochs: Sequence[Epoch], *, note: 
             f"validation from {val[0]:.3f} to {val[-1]:.3f}, at best {best:.3f} in epoch {x[val.index(best)]}."
         ),
         traces=traces,
-        layout={"xaxis": {"title": {"text": "epoch"}}, "yaxis": {"title": {"text": what}}},
+        layout={"xaxis": {"title": {"text": "epoch"}}, "yaxis": {"title": {"text": what}}, "shapes": between},
         height_px=320,
         numbers=Numbers(
             caption=title,

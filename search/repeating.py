@@ -1,0 +1,105 @@
+"""Training repetitions: on the cluster like the trials of a search, in an experiment of their own."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from fmnist_models.epoch import DIRECTIONS
+from fmnist_models.files import write_aside
+from fmnist_models.folds import FoldedImages
+from fmnist_models.training import Training
+from search.config import SearchConfig
+from search.continuation import open_experiment
+from search.experiment import Experiment
+from search.preparation import Prepared
+from search.progress import Progress
+from search.record import list_trials, open_study
+from search.repetition import Repetition, by_key
+from search.results import read_trials
+from search.runner import Outcome, run_trials
+from search.slots import Slots
+from search.study import SearchStudy
+from search.worker import Trainable
+
+
+def are_trained(experiment: Experiment, wanted: Sequence[Repetition]) -> bool:
+    """Whether each of the repetitions has been trained to its end, or has failed.
+
+    Raises:
+        ExperimentError: the study that holds them is damaged or cannot be reached.
+    """
+    experiment.fetch()
+    there = by_key(list_trials(experiment)) if experiment.exists() else {}
+    return all(one.key in there and there[one.key].state.is_finished() for one in wanted)
+
+
+def train_repetitions(
+    experiment: Experiment,
+    prepared: Prepared,
+    slots: Slots,
+    wanted: Sequence[Repetition],
+    *,
+    title: str,
+    progress: Progress,
+    time_left_s: float | None = None,
+    keep_weights: bool = False,
+    make_training: Callable[..., Trainable] = Training,
+) -> Outcome:
+    """Trains those of the repetitions that have not been trained, on the connected Ray cluster.
+
+    A repetition keeps its number, its seed and what it has trained, whatever else is wanted later. ``prepared``: of the
+    search, or with other images. ``time_left_s``: seconds after which no more is trained. ``keep_weights``: each keeps
+    the weights of its last epoch, else none does in the end.
+
+    Raises:
+        ConfigError: those there were trained under another configuration.
+        ExperimentError: another process is at it, or what happens cannot be recorded.
+        KeyboardInterrupt: SIGINT.
+    """
+    if are_trained(experiment, wanted):
+        return Outcome.FINISHED
+    if time_left_s is not None and time_left_s <= 0:
+        return Outcome.OUT_OF_TIME
+    before = list_trials(experiment) if experiment.exists() else []
+    total = len(before) + sum(one.key not in by_key(before) for one in wanted)
+    config = _derive_config(prepared.config, total, time_left_s=time_left_s, keep_weights=keep_weights)
+    if not isinstance(prepared.data, FoldedImages):
+        config = config.model_copy(update={"objective": None})
+    with open_experiment(experiment, config):
+        study = open_study(experiment, study_storage=config.study_storage, direction=DIRECTIONS[config.metric])
+        trials = study.get_trials(deepcopy=False)
+        missing = [one for one in wanted if one.key not in by_key(trials)]
+        config = config.model_copy(update={"max_trials": len(trials) + len(missing)})
+        progress.begin(title, config, trials)
+        outcome = run_trials(
+            experiment,
+            dataclasses.replace(prepared, config=config),
+            slots,
+            study=SearchStudy(study, config, repetitions=missing),
+            progress=progress,
+            make_training=make_training,
+        )
+        if outcome == Outcome.FINISHED and not keep_weights:
+            for trial in study.get_trials(deepcopy=False):
+                experiment.trial(trial.number).remove_checkpoints()
+        write_aside(experiment.trials_table, read_trials(experiment).to_csv(index=False))
+        experiment.send()
+        return outcome
+
+
+def _derive_config(
+    config: SearchConfig, num_trials: int, *, time_left_s: float | None, keep_weights: bool
+) -> SearchConfig:
+    """The search's configuration without what chooses: nothing is drawn and nothing pruned."""
+    return config.model_copy(
+        update={
+            "max_trials": num_trials,
+            "sampler": "random",
+            "pruner": "none",
+            "time_budget_s": time_left_s,
+            "keep_checkpoints": num_trials if keep_weights else 1,
+            "confirm": None,
+            "mlflow": None,
+        }
+    )

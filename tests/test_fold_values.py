@@ -1,0 +1,181 @@
+"""A trial with folds is what the mean over them says, and is pruned as Optuna's Wilcoxon pruner would."""
+
+from __future__ import annotations
+
+import warnings
+
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.exceptions import ExperimentalWarning
+from optuna.pruners import WilcoxonPruner
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from fmnist_models.epoch import DIRECTIONS
+from search.fold_standings import FoldStandings
+from search.fold_values import FOLD_EPOCHS, count_folds, fold_scores, mean_curve, progress_of
+from search.pruning import HalvingPruner, MedianPruner, NoPruner, Pruner
+from search.record import best_epoch, best_value
+from search.standings import Standings
+from search.wilcoxon import is_worse
+
+METRICS = st.sampled_from(sorted(DIRECTIONS))
+
+
+def make_trial(number: int, folds: list[list[float]], *, size: int, state: TrialState, metric: str) -> FrozenTrial:
+    values = {f * size + e: value for f, fold in enumerate(folds) for e, value in enumerate(fold, start=1)}
+    trial = create_trial(
+        state=state,
+        value=0.0 if state == TrialState.COMPLETE else None,
+        intermediate_values=values,
+        user_attrs={FOLD_EPOCHS: size},
+    )
+    trial.number = number
+    if state == TrialState.COMPLETE:
+        trial.value = best_value(trial, metric)
+    return trial
+
+
+def test_the_mean_over_complete_folds_decides_the_best_epoch_and_the_value() -> None:
+    """No fold has its own best where their mean has it."""
+    folds = [[0.1, 0.6, 0.7], [0.8, 0.6, 0.1], [0.9]]
+    trial = make_trial(0, folds, size=3, state=TrialState.RUNNING, metric="val_accuracy")
+    assert count_folds(trial.intermediate_values, size=3) == 2
+    assert mean_curve(trial.intermediate_values, size=3) == pytest.approx({1: 0.45, 2: 0.6, 3: 0.4})
+    assert best_epoch(trial, "val_accuracy") == 2
+    assert best_value(trial, "val_accuracy") == pytest.approx(0.6)
+    assert best_epoch(trial, "val_loss") == 3
+    assert fold_scores(trial.intermediate_values, size=3, metric="val_loss") == [0.7, 0.1]
+
+
+def test_before_a_fold_is_complete_the_first_one_counts_as_far_as_it_is() -> None:
+    trial = make_trial(0, [[0.3, 0.5]], size=3, state=TrialState.RUNNING, metric="val_accuracy")
+    assert (best_epoch(trial, "val_accuracy"), best_value(trial, "val_accuracy")) == (2, 0.5)
+    empty = make_trial(0, [], size=3, state=TrialState.RUNNING, metric="val_accuracy")
+    assert (best_epoch(empty, "val_accuracy"), best_value(empty, "val_accuracy")) == (None, None)
+
+
+@pytest.mark.parametrize("size", [0, -1, True, "3", 2.0, None, [3]])
+def test_a_strangers_fold_size_that_makes_no_sense_is_none(size: object) -> None:
+    trial = create_trial(state=TrialState.RUNNING, intermediate_values={1: 0.3, 2: 0.5}, user_attrs={FOLD_EPOCHS: size})
+    assert best_epoch(trial, "val_accuracy") == 2
+
+
+@pytest.mark.parametrize("size", [1, 2, 2**31, 10**400])
+def test_a_strangers_values_by_strange_epochs_are_read(size: int) -> None:
+    values = {2**31 - 1: 1.7e308, 1: 1.7e308, 3: -1.7e308, 2: 1.7e308}
+    trial = create_trial(state=TrialState.PRUNED, intermediate_values=values, user_attrs={FOLD_EPOCHS: size})
+    assert best_value(trial, "val_accuracy") is not None
+    assert progress_of(trial, "val_accuracy")
+
+
+def test_a_sampler_sees_what_the_trial_was_worth_as_far_as_it_came() -> None:
+    folds = [[0.5, 0.9], [0.3, 0.1], [0.1, 0.2], [0.7]]
+    trial = make_trial(0, folds, size=2, state=TrialState.PRUNED, metric="val_accuracy")
+    assert progress_of(trial, "val_accuracy") == pytest.approx({1: 0.5, 2: 0.9, 4: 0.5, 6: 0.4})
+    plain = create_trial(state=TrialState.PRUNED, intermediate_values={1: 0.5, 2: 0.4})
+    assert progress_of(plain, "val_accuracy") == {1: 0.5, 2: 0.4}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    trials=st.lists(st.lists(st.integers(0, 5), min_size=8, max_size=8), min_size=2, max_size=8),
+    metric=METRICS,
+    scale=st.sampled_from([1.0, 0.1, 1 / 3]),
+)
+def test_decides_as_optunas_wilcoxon_pruner(trials: list[list[int]], metric: str, scale: float) -> None:
+    """Few values, so that ties and zeros are common."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        study = optuna.create_study(direction=DIRECTIONS[metric], pruner=WilcoxonPruner())
+    standings = FoldStandings(HalvingPruner(metric=metric, min_epochs=8, reduction_factor=2), metric=metric, size=1)
+    for scores in trials:
+        trial, values = study.ask(), {}
+        for fold, score in enumerate(scores, start=1):
+            values[fold] = score * scale
+            trial.report(values[fold], fold)
+            theirs = fold < len(scores) and trial.should_prune()
+            assert (fold < len(scores) and standings.should_prune(trial.number, values)) == theirs
+            if theirs:
+                study.tell(trial, state=TrialState.PRUNED)
+                break
+        else:
+            study.tell(trial, sum(values.values()) / len(values))
+            ended = make_trial(
+                trial.number, [[v] for v in values.values()], size=1, state=TrialState.COMPLETE, metric=metric
+            )
+            ended.value = study.trials[trial.number].value
+            standings.trial_ended(ended)
+
+
+def test_four_folds_are_the_fewest_that_show_that_a_trial_is_worse() -> None:
+    best = [0.9, 0.91, 0.92, 0.93, 0.94]
+    decisions = [is_worse([0.1] * count, best, metric="val_accuracy") for count in range(1, 6)]
+    assert decisions == [False, False, False, True, True]
+    assert not is_worse([0.1] * 4, best, metric="val_loss")
+
+
+@pytest.mark.parametrize(
+    ("pruner", "is_pruned"),
+    [
+        (HalvingPruner(metric="val_accuracy", min_epochs=1, reduction_factor=2), True),
+        (MedianPruner(metric="val_accuracy", min_epochs=1), True),
+        (NoPruner(), False),
+    ],
+)
+def test_between_folds_alone_and_never_without_a_pruner(pruner: Pruner, is_pruned: bool) -> None:
+    standings = FoldStandings(pruner, metric="val_accuracy", size=2)
+    good = make_trial(0, [[0.8, 0.9]] * 5, size=2, state=TrialState.COMPLETE, metric="val_accuracy")
+    standings.trial_ended(good)
+    values: dict[int, float] = {}
+    decisions = []
+    for epoch in range(1, 10):
+        values[epoch] = 0.1
+        decisions.append(standings.should_prune(1, values))
+    assert decisions == [False] * 7 + [is_pruned, False]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    curves=st.lists(st.lists(st.integers(0, 6), min_size=3, max_size=3), min_size=2, max_size=10),
+    metric=METRICS,
+    data=st.data(),
+)
+def test_in_the_first_fold_the_configured_pruner_decides_as_without_folds(
+    curves: list[list[int]], metric: str, data: st.DataObject
+) -> None:
+    pruner: Pruner = data.draw(
+        st.sampled_from(
+            [
+                HalvingPruner(metric=metric, min_epochs=1, reduction_factor=2),
+                MedianPruner(metric=metric, min_epochs=1),
+            ]
+        )
+    )
+    ours, plain = FoldStandings(pruner, metric=metric, size=3), Standings(pruner)
+    for number, curve in enumerate(curves):
+        first = [float(value) for value in curve]
+        values: dict[int, float] = {}
+        for epoch, value in enumerate(first, start=1):
+            values[epoch] = value
+            assert ours.should_prune(number, values) == plain.should_prune(number, values)
+            ours.epoch_ended(number, epoch, value)
+            plain.epoch_ended(number, epoch, value)
+        folds = [first, [9.0 * number] * 3]
+        ours.trial_ended(make_trial(number, folds, size=3, state=TrialState.COMPLETE, metric=metric))
+        plain.trial_ended(make_trial(number, [first], size=3, state=TrialState.COMPLETE, metric=metric))
+
+
+def test_in_a_window_the_best_trial_is_that_of_those_it_shows() -> None:
+    standings = FoldStandings(
+        HalvingPruner(metric="val_accuracy", min_epochs=8, reduction_factor=2), metric="val_accuracy", size=1, window=2
+    )
+    for number, level in ((1, 0.9), (0, 0.3)):
+        standings.trial_ended(
+            make_trial(number, [[level]] * 6, size=1, state=TrialState.COMPLETE, metric="val_accuracy")
+        )
+    values = dict.fromkeys(range(1, 5), 0.5)
+    assert not standings.should_prune(2, values), "it sees trial 0 alone"
+    assert standings.should_prune(3, values)
