@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import ray
 import torch
 from ray.train.torch import get_device
+from torch import Tensor, nn
 from torch import distributed as dist
-from torch import nn
 
 from fmnist_models.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from fmnist_models.data import TrainingData
@@ -97,12 +97,13 @@ def train_assignment(
     torch.use_deterministic_algorithms(shared.deterministic)
     files = shared.experiment.here().trial(assignment.number)
     training = _resume(assignment, shared, files, is_first=is_first)
+    saver = _Saver(files, shared)
     for epoch in list(training.history):
         report(dataclasses.asdict(epoch))
     try:
         for epoch in training.epochs():
             if is_first:
-                _save(training, files, shared)
+                saver.save(training)
             report(dataclasses.asdict(epoch))
     except DivergedError as error:
         report(failure_message(Failure(Reason.DIVERGED, str(error))))
@@ -175,13 +176,40 @@ def _read_checkpoint(files: TrialFiles, *, is_first: bool) -> dict[str, Any] | N
     return state
 
 
-def _save(training: Trainable, files: TrialFiles, shared: Shared) -> None:
-    """Saves the trial as it is after its newest epoch, before anyone is told of it."""
-    try:
-        save_checkpoint(files.last, training.state_dict())
-        files.send(files.last, *_save_beside(training, files, shared))
-    except (OSError, ExperimentError) as error:
-        raise not_saved(files, error) from error
+class _Saver:
+    """Saves a trial after each of its epochs, before anyone is told of it.
+
+    The best epoch's weights are in the last checkpoint as long as no epoch comes after it, and they get a file of their
+    own just before one does, or at the trial's end: not after each epoch that is better than those before it.
+    """
+
+    def __init__(self, files: TrialFiles, shared: Shared) -> None:
+        self._files = files
+        self._shared = shared
+        self._unsaved_best: dict[str, Tensor] | None = None
+
+    def save(self, training: Trainable) -> None:
+        """Saves the trial as it is after its newest epoch.
+
+        Raises:
+            StorageError: it cannot be saved.
+        """
+        try:
+            is_best, written = _ends_with_best(training, self._shared), [self._files.last, self._files.epochs]
+            if self._unsaved_best is not None and not is_best:
+                save_weights(self._files.best, self._unsaved_best)
+                self._files.send(self._files.best)
+                self._unsaved_best = None
+            save_checkpoint(self._files.last, training.state_dict())
+            if is_best and len(training.history) == self._shared.num_epochs:
+                save_weights(self._files.best, training.model.state_dict())
+                written.insert(1, self._files.best)
+            elif is_best:
+                self._unsaved_best = _copy(training.model.state_dict())
+            _write_table(training, self._files, self._shared)
+            self._files.send(*written)
+        except (OSError, ExperimentError) as error:
+            raise not_saved(self._files, error) from error
 
 
 def not_saved(files: TrialFiles, error: OSError | ExperimentError) -> StorageError:
@@ -192,9 +220,23 @@ def not_saved(files: TrialFiles, error: OSError | ExperimentError) -> StorageErr
 def _save_beside(training: Trainable, files: TrialFiles, shared: Shared) -> list[Path]:
     """What follows from a checkpoint: the table of its epochs, and the weights if the newest epoch is the best. Gives
     what was written."""
-    *before, newest = (epoch.metric(shared.metric) for epoch in training.history)
-    is_best = all(is_better(newest, value, metric=shared.metric) for value in before)
-    if is_best:
-        save_weights(files.best, training.model.state_dict())
+    _write_table(training, files, shared)
+    if not _ends_with_best(training, shared):
+        return [files.epochs]
+    save_weights(files.best, training.model.state_dict())
+    return [files.best, files.epochs]
+
+
+def _copy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """On the CPU, and not of what trains on."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
+
+
+def _write_table(training: Trainable, files: TrialFiles, shared: Shared) -> None:
     write_aside(files.epochs, format_epochs(training.history, dataset=shared.dataset))
-    return [files.best, files.epochs] if is_best else [files.epochs]
+
+
+def _ends_with_best(training: Trainable, shared: Shared) -> bool:
+    """Whether the newest epoch is the best so far."""
+    *before, newest = (epoch.metric(shared.metric) for epoch in training.history)
+    return all(is_better(newest, value, metric=shared.metric) for value in before)
