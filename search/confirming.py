@@ -22,7 +22,7 @@ from search.record import MESSAGE, best_epoch, best_trials, list_trials
 from search.repeating import train_repetitions
 from search.runner import Outcome
 from search.slots import Slots
-from search.worker import Trainable
+from search.trainable import Trainable
 
 
 def is_final(experiment: Experiment, config: SearchConfig, trials: Sequence[FrozenTrial]) -> bool:

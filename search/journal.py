@@ -7,10 +7,11 @@ import errno
 import io
 import json
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
 from search.errors import ExperimentError
@@ -22,6 +23,8 @@ _FIRST_LINE = b'{"op_code":'
 class JournalFile(JournalFileBackend):
     """Optuna's journal as one process writes it: never made anew once it has vanished, never left with half a line.
 
+    Within ``one_append`` lines are kept for its end, and read as if they were in the file.
+
     Raises:
         OSError: there is no such file.
     """
@@ -30,6 +33,8 @@ class JournalFile(JournalFileBackend):
         self._path = journal
         self._opened = _identity(os.stat(journal))
         self._writing = JournalFileSymlinkLock(str(journal))
+        self._kept: list[bytes] = []
+        self._keeps = False
         super().__init__(str(journal), lock_obj=self._writing)
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
@@ -39,7 +44,10 @@ class JournalFile(JournalFileBackend):
             FileNotFoundError: the file is gone, or another one stands in its place.
         """
         self._check(os.stat(self._path))
-        yield from super().read_logs(log_number_from)
+        if log_number_from <= self._num_read or not self._kept:
+            yield from super().read_logs(log_number_from)
+        for line in self._kept[max(0, log_number_from - self._num_read) :]:
+            yield json.loads(line)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Appends whole lines and syncs them to disk, or leaves the file as it was.
@@ -48,19 +56,65 @@ class JournalFile(JournalFileBackend):
             FileNotFoundError: the file is gone, or another one stands in its place.
             OSError: it cannot be written; the disk is full, say.
         """
-        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+        lines = [f"{json.dumps(log, separators=(',', ':'))}\n".encode() for log in logs]
+        if self._keeps:
+            self._kept += lines
+            return
+        with self._locked():
+            self._write(lines)
+
+    @contextlib.contextmanager
+    def one_append(self) -> Iterator[None]:
+        """Appends all lines of the block at its end, in their order and with one sync, also if it is left by an error.
+
+        A crash leaves some of them, from the first one on, as it would if each were appended by itself.
+
+        Raises:
+            OSError: as ``append_logs``; the file has none of them until something more can be written.
+        """
+        with self._locked():
+            self._keeps = True
+            try:
+                yield
+            finally:
+                self._keeps = False
+                if self._kept:
+                    self._write([])
+
+    @property
+    def _num_read(self) -> int:
+        """Lines of the file that Optuna knows the places of."""
+        return len(self._log_number_offset) - 1
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
         self._writing.acquire()
         try:
-            with open(self._path, "r+b", buffering=0) as file:  # unlike "a", makes no file
-                self._check(os.fstat(file.fileno()))
-                _append(file, lines.encode())
+            yield
         finally:
             with contextlib.suppress(RuntimeError):  # the lock went with its folder, as who writes next will find
                 self._writing.release()
 
+    def _write(self, lines: list[bytes]) -> None:
+        """Those that were kept, and then these."""
+        with open(self._path, "r+b", buffering=0) as file:  # unlike "a", makes no file
+            self._check(os.fstat(file.fileno()))
+            _append(file, b"".join([*self._kept, *lines]))
+        for line in self._kept:  # lines that it did not read Optuna would look for from the first one on
+            self._log_number_offset[self._num_read + 1] = self._log_number_offset[self._num_read] + len(line)
+        self._kept = []
+
     def _check(self, found: os.stat_result) -> None:
         if _identity(found) != self._opened:
             raise FileNotFoundError(errno.ENOENT, "another file has taken its place", str(self._path))
+
+
+@contextlib.contextmanager
+def one_append(storage: BaseStorage) -> Iterator[None]:
+    """What is written to a journal within the block goes there as one piece; to a database, as ever."""
+    journal = storage._backend if isinstance(storage, JournalStorage) else None
+    with journal.one_append() if isinstance(journal, JournalFile) else contextlib.nullcontext():
+        yield
 
 
 def check_lines(journal: Path) -> None:

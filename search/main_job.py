@@ -25,7 +25,7 @@ from search.results import read_trials
 from search.runner import Outcome, run_trials
 from search.slots import Slots
 from search.study import SearchStudy
-from search.worker import Trainable
+from search.trainable import Trainable
 
 
 @dataclass(frozen=True)

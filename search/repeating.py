@@ -20,7 +20,7 @@ from search.results import read_trials
 from search.runner import Outcome, run_trials
 from search.slots import Slots
 from search.study import SearchStudy
-from search.worker import Trainable
+from search.trainable import Trainable
 
 
 def are_trained(experiment: Experiment, wanted: Sequence[Repetition]) -> bool:

@@ -19,10 +19,11 @@ from search.progress import Progress
 from search.retention import Retention
 from search.slots import Slot, Slots
 from search.study import SearchStudy
+from search.trainable import Trainable
 from search.trial import run_trial
 from search.tune_bridge import Halt, StudyScheduler, StudySearcher
 from search.waiting_watch import WaitingWatch
-from search.worker import Shared, Trainable
+from search.worker import Shared
 
 
 class Outcome(Enum):

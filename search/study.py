@@ -17,6 +17,7 @@ from search.experiment import Experiment
 from search.fold_standings import FoldStandings
 from search.fold_values import FOLD_EPOCHS
 from search.horizon import Horizon
+from search.journal import one_append
 from search.pruning import build_pruner
 from search.record import MESSAGE, NUM_EPOCHS, REASON, Failure, best_value, open_study
 from search.repetition import Repetition, read_repetition
@@ -155,24 +156,26 @@ class SearchStudy:
         the pruner says so, else RUNNING. An epoch that the study knows already, told again by a continued trial,
         changes nothing.
         """
-        known = self.trial(number)
-        if epoch.epoch not in known.intermediate_values:
-            value = epoch.metric(self._config.metric)
-            # The decision is recorded before the value, so that it is made once, whatever happens in between.
-            if epoch.epoch < self._num_epochs(known) and self._should_prune(known, {epoch.epoch: value}):
-                self._running[number].set_user_attr(PRUNED_AFTER, epoch.epoch)
-            self._running[number].report(value, step=epoch.epoch)
-            self._standings.epoch_ended(number, epoch.epoch, value)
-        return self._settle(number)
+        with one_append(self.study._storage):
+            known = self.trial(number)
+            if epoch.epoch not in known.intermediate_values:
+                value = epoch.metric(self._config.metric)
+                # The decision is recorded before the value, so that it is made once, whatever happens in between.
+                if epoch.epoch < self._num_epochs(known) and self._should_prune(known, {epoch.epoch: value}):
+                    self._running[number].set_user_attr(PRUNED_AFTER, epoch.epoch)
+                self._running[number].report(value, step=epoch.epoch)
+                self._standings.epoch_ended(number, epoch.epoch, value)
+            return self._settle(number)
 
     def fail(self, number: int, failure: Failure) -> None:
         """Records that a running trial failed, and why; does nothing if the trial has ended already."""
         if number not in self._running:
             return
         trial = self._running[number]
-        trial.set_user_attr(MESSAGE, failure.message)
-        trial.set_user_attr(REASON, failure.reason.value)
-        self._settle(number)
+        with one_append(self.study._storage):
+            trial.set_user_attr(MESSAGE, failure.message)
+            trial.set_user_attr(REASON, failure.reason.value)
+            self._settle(number)
 
     def is_running(self, number: int) -> bool:
         """Whether this process handed the trial out and it has not ended."""

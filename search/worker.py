@@ -4,50 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 import torch
 from ray.train.torch import get_device
 from torch import distributed as dist
-from torch import nn
 
-from fmnist_models.checkpoint import load_checkpoint, save_checkpoint, save_weights
+from fmnist_models.checkpoint import load_checkpoint
 from fmnist_models.data import TrainingData
-from fmnist_models.epoch import Epoch, is_better
 from fmnist_models.errors import CheckpointError
 from fmnist_models.feature_cache import FeatureCache, default_folder
-from fmnist_models.files import write_aside
 from fmnist_models.fold_training import FoldTraining
 from fmnist_models.folds import FoldedImages
 from fmnist_models.seeds import derive_seed
 from fmnist_models.training import DivergedError, Training, TrainingPlan
-from search.epochs_file import format_epochs
 from search.errors import ExperimentError
 from search.experiment import Experiment, TrialFiles
 from search.record import Failure, Reason
+from search.saver import Saver
 from search.slots import Slot
 from search.space import MODEL
 from search.study import Assignment
+from search.trainable import Trainable
 from search.trial_message import explain_traceback, failure_message
-
-
-class Trainable(Protocol):
-    """What a trial runs; ``fmnist_models.training.Training`` is the real one."""
-
-    history: list[Epoch]
-
-    @property
-    def model(self) -> nn.Module: ...
-
-    def epochs(self) -> Iterator[Epoch]: ...
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
 class StorageError(Exception):
@@ -103,7 +85,14 @@ def train_assignment(
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     torch.use_deterministic_algorithms(shared.deterministic)
     files = shared.experiment.here().trial(assignment.number)
-    training = _resume(assignment, shared, files, is_first=is_first)
+    saver = Saver(
+        files,
+        dataset=shared.dataset,
+        metric=shared.metric,
+        max_epochs=shared.num_epochs,
+        num_epochs=assignment.num_epochs,
+    )
+    training = _resume(assignment, shared, files, saver if is_first else None)
     for epoch in list(training.history):
         report(dataclasses.asdict(epoch))
     last = None if isinstance(training, FoldTraining) else assignment.num_epochs  # with folds, of each of them
@@ -112,7 +101,7 @@ def train_assignment(
     try:
         for epoch in training.epochs():
             if is_first:
-                _save(training, files, shared, assignment)
+                _save(saver, training, files)
             report(dataclasses.asdict(epoch))
             if epoch.epoch == last:
                 return
@@ -144,25 +133,25 @@ def _make_training(assignment: Assignment, shared: Shared) -> Trainable:
     return shared.make_training(plan, data, **options)
 
 
-def _resume(assignment: Assignment, shared: Shared, files: TrialFiles, *, is_first: bool) -> Trainable:
+def _resume(assignment: Assignment, shared: Shared, files: TrialFiles, saver: Saver | None) -> Trainable:
     """The training as its last checkpoint left it, or at its beginning if there is none that can be read.
 
-    The first worker completes what a crash may have left unwritten beside that checkpoint.
+    The first worker, which has the ``saver``, completes what a crash may have left unwritten beside that checkpoint.
     """
-    state = _read_checkpoint(files, is_first=is_first)
+    state = _read_checkpoint(files, is_first=saver is not None)
     training = _make_training(assignment, shared)
     if state is None:
         return training
     try:
         training.load_state_dict(state)
-        if is_first:
-            files.send(*_save_beside(training, files, shared, assignment))
+        if saver is not None:
+            saver.complete(training)
     except (OSError, ExperimentError) as error:  # it may be readable the next time
         raise not_saved(files, error) from error
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         if explain_traceback(f"{type(error).__qualname__}: {error}").reason == Reason.MEMORY:
             raise
-        if is_first:
+        if saver is not None:
             files.remove_checkpoints()
         return _make_training(assignment, shared)  # not the one that may be half of each
     return training
@@ -192,11 +181,9 @@ def _read_checkpoint(files: TrialFiles, *, is_first: bool) -> dict[str, Any] | N
     return state
 
 
-def _save(training: Trainable, files: TrialFiles, shared: Shared, assignment: Assignment) -> None:
-    """Saves the trial as it is after its newest epoch, before anyone is told of it."""
+def _save(saver: Saver, training: Trainable, files: TrialFiles) -> None:
     try:
-        save_checkpoint(files.last, training.state_dict())
-        files.send(files.last, *_save_beside(training, files, shared, assignment))
+        saver.save(training)
     except (OSError, ExperimentError) as error:
         raise not_saved(files, error) from error
 
@@ -204,22 +191,3 @@ def _save(training: Trainable, files: TrialFiles, shared: Shared, assignment: As
 def not_saved(files: TrialFiles, error: OSError | ExperimentError) -> StorageError:
     """What keeps a trial from saving, in words."""
     return StorageError(f"{files.path}: {error.strerror or error}" if isinstance(error, OSError) else str(error))
-
-
-def _save_beside(training: Trainable, files: TrialFiles, shared: Shared, assignment: Assignment) -> list[Path]:
-    """What follows from a checkpoint: the table of its epochs, and the weights if the newest epoch is the one that
-    counts: the best, or where the number of epochs is given the last; none of a trial with folds, which has no model
-    that is all of it. Gives what was written."""
-    if isinstance(training, FoldTraining):
-        size = training.num_epochs
-        write_aside(files.epochs, format_epochs(training.history, dataset=shared.dataset, fold_epochs=size))
-        return [files.epochs]
-    *before, newest = (epoch.metric(shared.metric) for epoch in training.history)
-    if assignment.num_epochs is None:
-        counts = all(is_better(newest, value, metric=shared.metric) for value in before)
-    else:
-        counts = len(training.history) == assignment.num_epochs
-    if counts:
-        save_weights(files.best, training.model.state_dict())
-    write_aside(files.epochs, format_epochs(training.history, dataset=shared.dataset))
-    return [files.best, files.epochs] if counts else [files.epochs]
