@@ -64,7 +64,10 @@ STORAGE_ERROR = f"{StorageError.__module__}.{StorageError.__qualname__}: "
 
 @dataclass(frozen=True, kw_only=True)
 class Shared:
-    """What all trials of a search have in common; images and pretrained weights lie in Ray's object store."""
+    """What all trials of a search have in common; images and pretrained weights lie in Ray's object store.
+
+    ``precision``: by network.
+    """
 
     experiment: Experiment
     data: ray.ObjectRef[TrainingData]
@@ -74,7 +77,7 @@ class Shared:
     dataset: str
     metric: str
     seed: int
-    precision: str
+    precision: Mapping[str, str]
     deterministic: bool
     timeout_s: float | None
     feature_cache_bytes: int = 0
@@ -111,12 +114,13 @@ def train_assignment(
 
 def _make_training(assignment: Assignment, shared: Shared) -> Trainable:
     hyperparameters = dict(assignment.hyperparameters)
+    network = hyperparameters.pop(MODEL)
     plan = TrainingPlan(
-        network=hyperparameters.pop(MODEL),
+        network=network,
         hyperparameters=hyperparameters,
         num_epochs=shared.num_epochs,
         seed=derive_seed(shared.seed, assignment.number),
-        precision=shared.precision,
+        precision=shared.precision[network],
     )
     pretrained = shared.pretrained.get(hyperparameters.get("weights", "none"))
     return shared.make_training(
