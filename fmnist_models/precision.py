@@ -7,7 +7,16 @@ from contextlib import AbstractContextManager
 
 import torch
 
-PRECISIONS = ("auto", "fp32", "bf16")
+ARITHMETICS = {
+    "fp32": torch.contiguous_format,
+    "fp32-channels-last": torch.channels_last,
+    "bf16": torch.channels_last,
+    "bf16-contiguous": torch.contiguous_format,
+}
+"""Each precision with the layout that is usually the fastest with it, and with the other one; a layout changes the
+order in which numbers are added up, and so their last digits."""
+
+PRECISIONS = ("auto", *ARITHMETICS)
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
@@ -21,12 +30,12 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """A context in which matrix products run in ``precision`` (``fp32`` or ``bf16``)."""
-    if precision == "fp32":
+    """A context in which matrix products run in ``precision``, one of ``ARITHMETICS``."""
+    if precision.startswith("fp32"):
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 def memory_format(precision: str) -> torch.memory_format:
-    """The layout that is fastest with ``precision``: channels last for ``bf16``."""
-    return torch.channels_last if precision == "bf16" else torch.contiguous_format
+    """The layout of images and weights in ``precision``, one of ``ARITHMETICS``."""
+    return ARITHMETICS[precision]

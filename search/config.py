@@ -14,10 +14,12 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    PlainValidator,
     ValidationError,
     model_validator,
 )
 
+from fmnist_models.precision import PRECISIONS
 from fmnist_models.recipe import Recipe
 from search.address import parse_address
 from search.dimensions import Fixed
@@ -38,6 +40,17 @@ def _space(raw: Any) -> Space:
     if not isinstance(raw, Mapping):
         raise ConfigError(f"space must map hyperparameters to what they may be, but got {raw!r}")
     return parse_space(raw)
+
+
+def _precision(raw: Any) -> str | dict[str, str]:
+    """``auto``, or one for all networks, or network → one."""
+    if isinstance(raw, str) and raw in PRECISIONS:
+        return raw
+    decided = PRECISIONS[1:]
+    if isinstance(raw, Mapping) and raw and all(isinstance(k, str) and v in decided for k, v in raw.items()):
+        return dict(raw)
+    valid = ", ".join(map(repr, PRECISIONS))
+    raise ValueError(f"must be one of {valid}, or map each network to one of those after the first")
 
 
 # As Ray's own labels may be: a domain before the key, and letters, digits and '_.-'.
@@ -135,7 +148,7 @@ class SearchConfig(BaseModel):
     mlflow: MlflowConfig | None = None
     objective: ObjectiveConfig | None = None
     confirm: ConfirmConfig | None = None
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Annotated[str | dict[str, str], PlainValidator(_precision)] = "auto"
     seed: int = Field(default=0, ge=0, le=2**32 - 1, strict=True)
 
     @model_validator(mode="after")
@@ -150,6 +163,9 @@ class SearchConfig(BaseModel):
             )
         if share > 1 and share != int(share):
             raise ValueError(f"gpus_per_trial above 1 must be whole, but got {self.gpus_per_trial:g}")
+        networks = [network.name for network in self.space.networks]
+        if isinstance(self.precision, dict) and sorted(self.precision) != sorted(networks):
+            raise ValueError(f"precision must name the networks {', '.join(networks)}, but got {self.precision}")
         batch_sizes = self.space.dimensions.get("batch_size", Fixed(Recipe.batch_size)).values()
         smallest = min(size for size in batch_sizes if isinstance(size, int))
         if smallest < 2 * self.workers_per_trial:
@@ -173,6 +189,10 @@ class SearchConfig(BaseModel):
     def trial_epochs(self) -> int:
         """Epochs of a trial that is not pruned, over all its folds."""
         return self.max_epochs * (self.folds or 1)
+
+    def precision_of(self, network: str) -> str:
+        """What that network is trained in."""
+        return self.precision if isinstance(self.precision, str) else self.precision[network]
 
     def to_yaml(self) -> str:
         """The text that ``parse_config`` reads as this configuration."""

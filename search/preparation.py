@@ -7,14 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from fmnist_models.data import TrainingData, load_images, prepare_fashion_mnist, split_training
 from fmnist_models.errors import DataError
 from fmnist_models.folds import FoldedImages, check_folds
-from fmnist_models.precision import resolve_precision
 from fmnist_models.weights import imagenet_available, load_pretrained
+from search.arithmetic import decide_precision
 from search.config import Dataset, SearchConfig
 from search.dimensions import Choice, Fixed
 from search.space import Space
@@ -60,7 +59,9 @@ def prepare(config: SearchConfig, *, data_root: Path, before: SearchConfig | Non
         config = config.model_copy(update={"space": _without_auto(config.space, found=found)})
     config = config.model_copy(update={"space": with_full_paths(config.space)})
     if config.precision == _AUTO:
-        config = config.model_copy(update={"precision": before.precision if before else _decide_precision(config)})
+        config = config.model_copy(
+            update={"precision": before.precision if before else decide_precision(config, notes)}
+        )
     pretrained = {name: load_pretrained(name) for name in _weights_of(config.space)}
     return Prepared(
         config,
@@ -90,14 +91,6 @@ def _decide_dataset(data_root: Path, notes: list[str]) -> Dataset:
         notes.append(f"NOT FASHION-MNIST: training on SYNTHETIC garments drawn in code, because {error}")
         return "synthetic"
     return "fashion-mnist"
-
-
-def _decide_precision(config: SearchConfig) -> str:
-    """What ``auto`` is here, so that it stays so on whatever machine the search is continued; on the trial's own
-    machine, if this one lacks the GPU that trials have."""
-    if not config.gpus_per_trial:
-        return resolve_precision(_AUTO, torch.device("cpu"))
-    return resolve_precision(_AUTO, torch.device("cuda")) if torch.cuda.is_available() else _AUTO
 
 
 def _decide_weights(notes: list[str]) -> bool:

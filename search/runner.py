@@ -64,7 +64,7 @@ def run_trials(
         dataset=config.dataset,
         metric=config.metric,
         seed=config.seed,
-        precision=config.precision,
+        precision={network.name: config.precision_of(network.name) for network in config.space.networks},
         deterministic=config.deterministic,
         timeout_s=config.trial_timeout_s,
         feature_cache_bytes=int(config.feature_cache_gb * 1e9),

@@ -53,6 +53,7 @@ class Shared:
     """What all trials of a search have in common; images and pretrained weights lie in Ray's object store.
 
     ``num_epochs``: what learning-rate schedules span; a trial that ends before goes the same way up to there.
+    ``precision``: by network.
     """
 
     experiment: Experiment
@@ -63,7 +64,7 @@ class Shared:
     dataset: str
     metric: str
     seed: int
-    precision: str
+    precision: Mapping[str, str]
     deterministic: bool
     timeout_s: float | None
     feature_cache_bytes: int = 0
@@ -111,12 +112,13 @@ def train_assignment(
 
 def _make_training(assignment: Assignment, shared: Shared) -> Trainable:
     hyperparameters = dict(assignment.hyperparameters)
+    network = hyperparameters.pop(MODEL)
     plan = TrainingPlan(
-        network=hyperparameters.pop(MODEL),
+        network=network,
         hyperparameters=hyperparameters,
         num_epochs=shared.num_epochs,
         seed=derive_seed(shared.seed, assignment.number) if assignment.seed is None else assignment.seed,
-        precision=shared.precision,
+        precision=shared.precision[network],
     )
     pretrained = shared.pretrained.get(hyperparameters.get("weights", "none"))
     options: dict[str, Any] = {

@@ -75,7 +75,7 @@ def train(folder: Path, values: tuple[float, ...], trained: list[int]) -> list[i
         dataset="synthetic",
         metric="val_accuracy",
         seed=0,
-        precision="fp32",
+        precision={"customnet": "fp32"},
         deterministic=False,
         timeout_s=None,
         make_training=Curve,

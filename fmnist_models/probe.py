@@ -1,0 +1,74 @@
+"""How fast a network trains in each arithmetic here, found out by a few steps of each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from fmnist_models.data import LabelledImages, Normalisation, TrainingData
+from fmnist_models.precision import resolve_precision
+from fmnist_models.training import Training, TrainingPlan
+
+_SIDE = 28
+_MAX_ENLARGED = 16  # images a step of a network that enlarges them: enough to tell, and seconds less
+_ROUNDS = 8
+_MIN_ROUNDS = 2
+_SECONDS = 0.5
+_CLEARLY = 0.95  # of the time of what is usual here
+
+
+def candidates(device: torch.device) -> tuple[str, ...]:
+    """What a network may be trained in on the device; what is usual there (``resolve_precision``) comes first."""
+    usual = resolve_precision("auto", device)
+    fp32 = ("fp32", "fp32-channels-last")
+    return ("bf16", "bf16-contiguous", *fp32) if usual == "bf16" else fp32
+
+
+def seconds_per_step(
+    plan: TrainingPlan, precisions: Sequence[str], *, device: torch.device, num_threads: int, batch_size: int
+) -> dict[str, float]:
+    """Precision → the shortest of some steps of ``batch_size`` images in it, in seconds; first steps do not count.
+
+    The precisions take turns, so that other work on the machine slows all of them and not one; together they take half
+    a second, or as long as two steps of each.
+    """
+    if plan.hyperparameters.get("input_size", _SIDE) > _SIDE:
+        batch_size = min(batch_size, _MAX_ENLARGED)
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (batch_size, _SIDE, _SIDE), dtype=np.uint8)
+    part = LabelledImages(images, np.arange(batch_size) % 10)
+    data = TrainingData(part, part.first(2), Normalisation(0.3, 0.35))
+    # So small a rate that no loss becomes infinite; an epoch of one batch is a step.
+    settings = {**plan.hyperparameters, "batch_size": batch_size, "lr": 1e-7}
+    one_step = replace(plan, hyperparameters=settings, num_epochs=_ROUNDS + 1)
+    found = dict.fromkeys(precisions, float("inf"))
+    threads_before = torch.get_num_threads()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        try:
+            torch.set_num_threads(num_threads)
+            steps = {
+                precision: Training(replace(one_step, precision=precision), data, device=device).epochs()
+                for precision in precisions
+            }
+            for step in steps.values():
+                next(step)
+            start_s = time.perf_counter()
+            for number in range(_ROUNDS):
+                if number >= _MIN_ROUNDS and time.perf_counter() > start_s + _SECONDS:
+                    break
+                for precision, step in steps.items():
+                    # Which ends with numbers on the CPU, so a GPU has done its work too.
+                    found[precision] = min(found[precision], next(step).epoch_s)
+        finally:
+            torch.set_num_threads(threads_before)
+    return found
+
+
+def choose(seconds: dict[str, float]) -> str:
+    """The fastest, unless it is hardly faster than the first one, which is what is usual."""
+    usual, fastest = next(iter(seconds)), min(seconds, key=lambda precision: seconds[precision])
+    return fastest if seconds[fastest] < _CLEARLY * seconds[usual] else usual

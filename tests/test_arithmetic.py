@@ -1,0 +1,149 @@
+"""What networks are trained in where nobody said so: timed, recorded, and never timed where a search is to repeat."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fmnist_models import probe
+from fmnist_models.precision import ARITHMETICS, resolve_precision
+from fmnist_models.probe import candidates, choose, seconds_per_step
+from fmnist_models.training import TrainingPlan
+from search import arithmetic
+from search.arithmetic import decide_precision
+from search.config import SearchConfig, parse_config
+from search.errors import ConfigError
+from search.preparation import prepare
+
+CPU = torch.device("cpu")
+BOTH = {
+    "model": {"choice": ["customnet", "resnet18"]},
+    "unfreeze": {"subset": ["layer3", "layer4"]},
+    "lr": {"float": [1e-4, 1e-1], "log": True},
+    "batch_size": {"choice": [16, 32, 64]},
+}
+
+
+def config(**changes: Any) -> SearchConfig:
+    raw = {"dataset": "synthetic", "train_size": 200, "space": BOTH}
+    return parse_config(raw | changes, where="test")
+
+
+@pytest.fixture
+def timings(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, float]]:
+    """Network → precision → seconds that a step is said to take; gets what was asked for as well."""
+    said: dict[str, dict[str, float]] = {"customnet": {}, "resnet18": {}, "asked": {}}
+
+    def seconds(plan: TrainingPlan, precisions: Any, *, batch_size: int, **_: Any) -> dict[str, float]:
+        said["asked"][plan.network] = batch_size
+        return dict.fromkeys(precisions, 1.0) | said[plan.network]
+
+    monkeypatch.setattr(arithmetic, "seconds_per_step", seconds)
+    return said
+
+
+def test_the_usual_one_is_kept_unless_another_is_clearly_faster() -> None:
+    assert choose({"fp32": 1.0, "fp32-channels-last": 0.96}) == "fp32"
+    assert choose({"fp32": 1.0, "fp32-channels-last": 0.94}) == "fp32-channels-last"
+    assert choose({"bf16": 1.0, "bf16-contiguous": 1.2, "fp32": 0.5, "fp32-channels-last": 0.4}) == "fp32-channels-last"
+
+
+def test_bf16_is_a_candidate_only_where_there_are_instructions_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for capabilities, expected in (({}, 2), ({"amx_bf16": True}, 4), ({"avx512_bf16": True}, 4)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda c=capabilities: c)
+        found = candidates(CPU)
+        assert found[0] == resolve_precision("auto", CPU)
+        assert len(set(found)) == len(found) == expected
+        assert set(found) <= set(ARITHMETICS)
+
+
+@pytest.mark.parametrize("network", ["customnet", "lstm", "resnet18"])
+def test_steps_are_timed_in_every_arithmetic_and_nothing_else_is_changed(network: str) -> None:
+    plan = TrainingPlan(network=network, hyperparameters={"lr": 0.1}, num_epochs=5, seed=0)
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    start_s = time.process_time()
+    found = seconds_per_step(plan, tuple(ARITHMETICS), device=CPU, num_threads=2, batch_size=8)
+    assert time.process_time() < start_s + 20
+    assert list(found) == list(ARITHMETICS)
+    assert all(0 < seconds < 20 for seconds in found.values())
+    assert torch.equal(torch.rand(4), expected)
+    assert torch.get_num_threads() == 1
+
+
+def test_the_shortest_of_steps_that_take_turns_counts_but_not_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other work slows one turn; both see the same, and the one that is faster stays so."""
+    turns: list[str] = []
+
+    class Scripted:
+        def __init__(self, plan: TrainingPlan, data: object, *, device: object) -> None:
+            self._plan = plan
+
+        def epochs(self) -> Any:
+            took = {"fp32": [0.1, 5.0, 2.0, 3.0], "fp32-channels-last": [0.1, 5.0, 9.0, 1.0]}[self._plan.precision]
+            for seconds in [*took, *[9.0] * self._plan.num_epochs]:
+                turns.append(self._plan.precision)
+                yield type("Epoch", (), {"epoch_s": seconds})()
+
+    monkeypatch.setattr(probe, "Training", Scripted)
+    plan = TrainingPlan(network="customnet", hyperparameters={}, num_epochs=1, seed=0)
+    both = ("fp32", "fp32-channels-last")
+    assert seconds_per_step(plan, both, device=CPU, num_threads=1, batch_size=8) == {both[0]: 2.0, both[1]: 1.0}
+    assert turns == [*both] * (len(turns) // 2)
+
+
+def test_each_network_of_a_search_has_its_own(timings: dict[str, dict[str, float]]) -> None:
+    timings["customnet"] = {"fp32-channels-last": 0.5}
+    notes: list[str] = []
+    usual = resolve_precision("auto", CPU)
+    found = decide_precision(config(), notes)
+    assert found == {"customnet": "fp32-channels-last", "resnet18": usual}
+    assert [note.startswith(f"precision: {name} in ") for note, name in zip(notes, found, strict=True)] == [True, True]
+    assert timings["asked"] == {"customnet": 32, "resnet18": 32}
+    decided = config(precision=found)
+    assert parse_config(decided.model_dump(), where="again") == decided
+    assert decided.precision_of("customnet") == "fp32-channels-last"
+
+
+def test_one_for_all_is_one_word(timings: dict[str, dict[str, float]]) -> None:
+    assert decide_precision(config(), []) == resolve_precision("auto", CPU)
+    assert decide_precision(config(workers_per_trial=4), []) == resolve_precision("auto", CPU)
+    assert timings["asked"] == {"customnet": 8, "resnet18": 8}
+
+
+def test_a_clock_decides_nothing_of_a_repeatable_search(timings: dict[str, dict[str, float]]) -> None:
+    timings["customnet"] = {"fp32-channels-last": 0.5}
+    assert decide_precision(config(deterministic=True), []) == resolve_precision("auto", CPU)
+    assert timings["asked"] == {}
+
+
+def test_what_was_decided_is_kept_when_the_search_is_continued(timings: dict[str, dict[str, float]]) -> None:
+    timings["customnet"] = {"fp32-channels-last": 0.5}
+    before = prepare(config(), data_root=Path("unused")).config
+    assert before.precision != config().precision
+    timings["customnet"], timings["asked"] = {}, {}
+    assert prepare(config(), data_root=Path("unused"), before=before).config == before
+    assert timings["asked"] == {}
+
+
+@pytest.mark.parametrize(
+    ("precision", "words"),
+    [
+        ({"customnet": "fp32"}, ["customnet, resnet18"]),
+        ({"customnet": "fp32", "resnet18": "auto"}, ["'bf16-contiguous'", "map each network"]),
+        ({"customnet": "fp32", "resnet18": "fp32", "lstm": "fp32"}, ["customnet, resnet18", "lstm"]),
+        ("fp16", ["'auto'", "'fp32-channels-last'", "'fp16'"]),
+        ([], ["'auto'", "[]"]),
+        ({}, ["'auto'", "{}"]),
+    ],
+    ids=str,
+)
+def test_what_is_no_precision_is_refused_with_what_is_valid(precision: object, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config(precision=precision)
+    assert [word for word in ["precision", *words] if word not in str(caught.value)] == []
