@@ -22,7 +22,6 @@ from search.errors import ExperimentError
 from search.experiment import Experiment
 from search.predictions import Predictions, format_predictions
 
-_LEAST = 1e-12  # of a probability, so that its logarithm is finite
 _AVERAGED = ("precision", "recall", "f1")
 
 
@@ -92,10 +91,12 @@ class CrossValidation:
 
 @dataclass(frozen=True)
 class FoldPredictions:
-    """What one fold's model said of the images it had not seen; ``images``: their indices ``(N,)`` int64."""
+    """What one fold's model said of the images it had not seen; ``images``: their indices ``(N,)`` int64; ``loss``: the
+    mean cross-entropy in nats, which probabilities that were rounded to 0 would not give."""
 
     images: npt.NDArray[np.int64]
     predictions: Predictions
+    loss: float
 
 
 def estimate(values: Sequence[float]) -> Estimate:
@@ -114,7 +115,7 @@ def judge_folds(
     scores = [score(one.predictions.labels, one.predictions.predicted, class_names=class_names) for one in folds]
     metrics = {
         "accuracy": estimate([one.accuracy for one in scores]),
-        "loss": estimate([_loss(one.predictions) for one in folds]),
+        "loss": estimate([one.loss for one in folds]),
         **{f"macro {name}": estimate([getattr(one.macro, name) for one in scores]) for name in _AVERAGED},
     }
     classes = {
@@ -166,8 +167,3 @@ def describe_estimates(estimates: Mapping[str, Estimate]) -> list[tuple[str, ...
         (name, f"{one.mean:.4f} ± {one.deviation:.4f}", f"{one.low:.4f} to {one.high:.4f}")
         for name, one in estimates.items()
     ]
-
-
-def _loss(predictions: Predictions) -> float:
-    of_truth = np.take_along_axis(predictions.probabilities, predictions.labels[:, None], axis=1)
-    return float(-np.log(np.maximum(of_truth.astype(np.float64), _LEAST)).mean())

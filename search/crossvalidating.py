@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
+from torch.nn import functional
 
 from fmnist_models.checkpoint import load_weights
 from fmnist_models.data import CLASS_NAMES
@@ -222,10 +223,11 @@ def _predict_fold(
         raise ExperimentError(f"{files.best} is not what fold {wanted.fold} left there: {error}") from error
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     fold = data.fold(wanted.fold)
-    images = DeviceImages(fold.validation, device).images
-    scores = predict_scores(model.to(device), images, normalisation=fold.normalisation)
+    held_out = DeviceImages(fold.validation, device)
+    scores = predict_scores(model.to(device), held_out.images, normalisation=fold.normalisation)
+    loss = functional.cross_entropy(scores.double(), held_out.labels).item()
     predictions = Predictions(fold.validation.labels, scores.softmax(1).cpu().numpy())
-    return FoldPredictions(data.held_out(wanted.fold), predictions)
+    return FoldPredictions(data.held_out(wanted.fold), predictions, loss)
 
 
 def _save(experiment: Experiment, found: CrossValidation, folds: list[FoldPredictions]) -> None:
