@@ -64,8 +64,8 @@ def prepare(config: SearchConfig, *, data_root: Path, before: SearchConfig | Non
         config = config.model_copy(update={"precision": before.precision if before else _decide_precision(config)})
     if config.folds is not None and config.folds <= FEWEST_FOLDS and config.pruner != "none":
         notes.append(
-            f"objective: with {config.folds} folds trials are pruned in the first one alone; the test between folds needs "
-            f"{FEWEST_FOLDS} of them to be sure, so that it takes {FEWEST_FOLDS + 1} or more to save one"
+            f"objective: with {config.folds} folds trials are pruned in the first one alone; the test between folds "
+            f"needs {FEWEST_FOLDS} of them to be sure, so that it takes {FEWEST_FOLDS + 1} or more to save one"
         )
     pretrained = {name: load_pretrained(name) for name in _weights_of(config.space)}
     return Prepared(
