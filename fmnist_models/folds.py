@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.model_selection import StratifiedKFold
 
 from fmnist_models.data import LabelledImages, Normalisation, TrainingData, divide_images, measure_normalisation
@@ -35,6 +36,12 @@ class FoldedImages:
     def fold(self, number: int) -> TrainingData:
         """Fold ``number``, from 1, as ``split_folds`` has it."""
         return split_folds(self.images, folds=self.folds, fold=number, seed=self.seed)
+
+    def held_out(self, number: int) -> npt.NDArray[np.int64]:
+        """The indices of the images that fold ``number`` validates on, in the order in which it has them."""
+        splitter = StratifiedKFold(self.folds, shuffle=True, random_state=self.seed)
+        _, validation = list(splitter.split(self.images.labels, self.images.labels))[number - 1]
+        return np.sort(validation)
 
 
 def split_folds(images: LabelledImages, *, folds: int, fold: int, seed: int) -> TrainingData:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from search.confirmation import Confirmation
+    from search.cross_validation import CrossValidation
     from search.replay import Replay
 
 
@@ -79,6 +80,25 @@ def confirmation_table(confirmation: Confirmation) -> Group:
         table.add_row(*map(as_text, row), style="" if one.trial == confirmation.winner else "dim")
     title = f"\nconfirmed with fresh seeds: {confirmation.metric} of the search and since, mean ± standard deviation"
     return Group(as_text(title, style="bold"), table, as_text(describe_confirmation(confirmation)))
+
+
+def cross_validation_table(found: CrossValidation) -> Group:
+    """Means, deviations and intervals over folds, of the whole and of each class."""
+    what = "the configuration" if found.of_trial is None else f"trial {found.of_trial} of {found.source}"
+    title = f"\n{found.experiment}: {what} on {found.dataset}, {found.num_folds} folds of {found.num_epochs} epochs"
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for position, name in enumerate(("metric", "mean ± sd over folds", "95 % interval")):
+        table.add_column(name, justify="right" if position else "left")
+    from search.cross_validation import describe_estimates  # with pandas, which not every table needs
+
+    for row in describe_estimates(found.metrics):
+        table.add_row(*map(as_text, row))
+    classes = Table(box=None, pad_edge=False, header_style="dim")
+    for position, name in enumerate(("class", "precision", "recall", "f1")):
+        classes.add_column(name, justify="right" if position else "left")
+    for name, estimates in found.classes.items():
+        classes.add_row(*map(as_text, (name, *(row[1] for row in describe_estimates(estimates)))))
+    return Group(as_text(title, style="bold"), table, Text(), classes)
 
 
 def replay_table(replay: Replay, *, title: str) -> Group:

@@ -86,6 +86,15 @@ class Experiment:
         return EvaluationFiles(self.path)
 
     @property
+    def cross_validation(self) -> Path:
+        """What the folds of a cross-validation came to; ``cross_validation_table`` has the same as a table."""
+        return self.path / "crossval.json"
+
+    @property
+    def cross_validation_table(self) -> Path:
+        return self.path / "crossval.csv"
+
+    @property
     def best_weights(self) -> Path:
         return self.path / "best" / "model.safetensors"
 

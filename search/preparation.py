@@ -17,6 +17,7 @@ from search.arithmetic import decide_precision
 from search.config import Dataset, SearchConfig
 from search.dimensions import Choice, Fixed
 from search.space import Space
+from search.wilcoxon import FEWEST_FOLDS
 
 _WEIGHTS = "weights"
 _NAMED = ("auto", "imagenet", "none")  # all others are paths
@@ -61,6 +62,11 @@ def prepare(config: SearchConfig, *, data_root: Path, before: SearchConfig | Non
     if config.precision == _AUTO:
         config = config.model_copy(
             update={"precision": before.precision if before else decide_precision(config, notes)}
+        )
+    if config.folds is not None and config.folds <= FEWEST_FOLDS and config.pruner != "none":
+        notes.append(
+            f"objective: with {config.folds} folds trials are pruned in the first one alone; the test between folds "
+            f"needs {FEWEST_FOLDS} of them to be sure, so that it takes {FEWEST_FOLDS + 1} or more to save one"
         )
     pretrained = {name: load_pretrained(name) for name in _weights_of(config.space)}
     return Prepared(

@@ -163,6 +163,16 @@ def test_a_class_with_fewer_images_than_folds_is_refused_before_anything_starts(
         prepare(config, data_root=fashion_mnist_root)
 
 
+@pytest.mark.parametrize(
+    ("folds", "pruner", "is_told"), [(4, "halving", True), (5, "halving", False), (4, "none", False)]
+)
+def test_too_few_folds_to_be_sure_of_anything_between_them_are_told(folds: int, pruner: str, is_told: bool) -> None:
+    config = make_config(train_size=200, objective={"folds": folds}, pruner=pruner)
+    prepared = prepare(config, data_root=Path("unused"))
+    assert any("pruned in the first one alone" in note for note in prepared.notes) == is_told
+    assert prepared.num_images == (200 - 200 // folds, 200 // folds)
+
+
 # On Ray
 
 

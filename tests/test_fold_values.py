@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import WilcoxonPruner
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from scipy.stats import wilcoxon
 
 from fmnist_models.epoch import DIRECTIONS
 from search.fold_standings import FoldStandings
@@ -18,7 +19,7 @@ from search.fold_values import FOLD_EPOCHS, count_folds, fold_scores, mean_curve
 from search.pruning import HalvingPruner, MedianPruner, NoPruner, Pruner
 from search.record import best_epoch, best_value
 from search.standings import Standings
-from search.wilcoxon import is_worse
+from search.wilcoxon import is_worse, p_value
 
 METRICS = st.sampled_from(sorted(DIRECTIONS))
 
@@ -78,7 +79,7 @@ def test_a_sampler_sees_what_the_trial_was_worth_as_far_as_it_came() -> None:
     assert progress_of(plain, "val_accuracy") == {1: 0.5, 2: 0.4}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     trials=st.lists(st.lists(st.integers(0, 5), min_size=8, max_size=8), min_size=2, max_size=8),
     metric=METRICS,
@@ -108,6 +109,20 @@ def test_decides_as_optunas_wilcoxon_pruner(trials: list[list[int]], metric: str
             )
             ended.value = study.trials[trial.number].value
             standings.trial_ended(ended)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.integers(-9, 9).map(float), min_size=2, max_size=9))
+def test_p_is_scipys_with_ties_and_zeros(differences: list[float]) -> None:
+    theirs = wilcoxon(differences, alternative="less", zero_method="zsplit").pvalue
+    assert p_value(differences) == pytest.approx(theirs, abs=1e-12)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(-1, 1).filter(bool), min_size=2, max_size=20, unique_by=abs))
+def test_p_is_scipys_of_up_to_20_folds(differences: list[float]) -> None:
+    theirs = wilcoxon(differences, alternative="less", zero_method="zsplit").pvalue
+    assert p_value(differences) == pytest.approx(theirs, abs=1e-12)
 
 
 def test_four_folds_are_the_fewest_that_show_that_a_trial_is_worse() -> None:

@@ -19,6 +19,7 @@ READERS = (
     "search.condition",
     "search.confirmation",
     "search.confirmation_text",
+    "search.cross_validation",
     "search.curve",
     "search.dashboard",
     "search.database",

@@ -12,16 +12,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
+import optuna
 import pytest
+from epochs import make_epoch
 from moto.server import ThreadedMotoServer
 from optuna.trial import TrialState, create_trial
 from PIL import Image
 
+from search.address import STUDY_STORAGE_VARIABLE
 from search.config import parse_config
+from search.confirmation import plan_confirmation, read_confirmation
+from search.continuation import open_experiment
 from search.errors import ExperimentError
-from search.experiment import Experiment
+from search.experiment import CONFIRMATION, Experiment, find_experiment, new_experiment
+from search.record import list_trials, open_study
+from search.removal import remove_experiments
 from search.retention import Retention
 from search.store import Store, parse_store
+from search.study import SearchStudy
 
 REPOSITORY = Path(__file__).parent.parent
 BUCKET = "fmnist"
@@ -211,3 +219,32 @@ def test_a_long_search_is_continued_without_requests_for_each_of_its_trials(
     Retention(experiment, config, trials)
     assert asked == surplus
     assert [key for key in keys() if "/long/" in key] == ["experiments/long/trials/00029/best.safetensors"]
+
+
+def test_a_confirmation_there_is_found_from_another_machine_and_goes_with_its_experiment(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = f"sqlite:///{tmp_path}/study.db"
+    wanted = {"study_storage": database, "confirm": {"top": 1, "seeds": 1}, "max_trials": 1, "max_epochs": 1}
+    config = parse_config(SEARCH | wanted, where="test")
+    experiment = new_experiment("a", directory=store, study_storage=database)
+    repetitions = None
+    for one in (experiment, experiment.part(CONFIRMATION)):
+        with open_experiment(one, config):
+            study = SearchStudy(
+                open_study(one, study_storage=database, direction="maximize"), config, repetitions=repetitions
+            )
+            assert study.next_assignment() is not None
+            study.report(0, make_epoch(1, 0.75 if repetitions is None else 0.5))
+            one.send()
+        repetitions = plan_confirmation(list_trials(one), metric="val_accuracy", top=1, num_seeds=1, seed=0)
+    assert {"experiments/a/study.json", "experiments/a/confirmation/study.json"} <= set(keys())
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv(STUDY_STORAGE_VARIABLE, database)
+    found = find_experiment("a", directory=store)
+    confirmation = read_confirmation(found, config.model_dump(), list_trials(found))
+    assert confirmation is not None
+    assert (confirmation.winner, confirmation.trials[0].values) == (0, (0.5,))
+    assert len(optuna.get_all_study_names(database)) == 2
+    assert [gone.name for gone in remove_experiments([found], directory=store)] == ["a"]
+    assert (keys(), optuna.get_all_study_names(database)) == ([], [])

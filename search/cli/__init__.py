@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from search.cli.clusters import cluster_app
+from search.cli.crossvalidating import crossval
 from search.cli.dashboards import dashboard, mlflow, tensorboard
 from search.cli.exits import errors_told
 from search.cli.experiments import experiments_app
@@ -28,6 +29,7 @@ app.add_typer(search_app, name="search")
 app.add_typer(trials_app, name="trials")
 app.command("importance")(importance)
 app.command("evaluate")(evaluate)
+app.command("crossval")(crossval)
 app.command("predict")(predict)
 app.command("export")(export)
 app.command("reproduce")(reproduce)

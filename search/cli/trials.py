@@ -66,8 +66,8 @@ def trials_list(
     and Parquet hold all. `--state` and `--all` say otherwise.
 
     Columns: trial, state, value (of the best epoch), best_epoch, last_value,
-    last_epoch, epochs, duration_s, curve, every parameter, reason, message,
-    dataset.
+    last_epoch, epochs, duration_s, curve, folds (complete, where trials have
+    some), every parameter, reason, message, dataset.
 
     `fmnist trials show EXPERIMENT N` shows one trial and `fmnist trials diff
     EXPERIMENT A B` compares two. An experiment that is called show or diff is
