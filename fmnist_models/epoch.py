@@ -18,8 +18,8 @@ class Epoch:
     """What one epoch of training gave.
 
     ``epoch`` counts from 1. Losses are mean cross-entropies per image in nats (training: with label smoothing and in
-    training mode), accuracies lie in 0…1. ``epoch_s`` is wall time including validation; ``lr`` the learning rate at
-    the epoch's start.
+    training mode), accuracies lie in 0…1; validation judges ``Training.predictor``. ``epoch_s`` is wall time including
+    validation; ``lr`` the learning rate at the epoch's start.
     """
 
     epoch: int

@@ -136,46 +136,55 @@ def test_a_checkpoint_without_an_average_belongs_to_a_training_without_one(real:
         training(real, ema=0.9).load_state_dict(state)
 
 
-def _train_as_one_of_two(rank: int, folder: Path, data: TrainingData, chosen: dict[str, Any]) -> None:
+TWO_PROCESS_PLANS: dict[str, dict[str, Any]] = {
+    "customnet": {"ema": 0.9, "flip_averaging": True},
+    "resnet18": {"ema": 0.9, "flip_averaging": True, "unfreeze": ("layer4",)},  # with features of frozen stages
+}
+
+
+def _train_as_one_of_two(rank: int, folder: Path, data: TrainingData) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=2)
-    run = training(data, **chosen)
-    epochs = run.epochs()
-    next(epochs)
-    dist.barrier()
-    if rank == 0:
-        save_checkpoint(folder / "last.pt", run.state_dict())
-    list(epochs)
-    save_weights(folder / f"straight-{rank}", run.model.state_dict())
-    dist.barrier()
-    continued = training(data, **chosen)
-    continued.load_state_dict(load_checkpoint(folder / "last.pt"))
-    list(continued.epochs())
-    save_weights(folder / f"continued-{rank}", continued.model.state_dict())
-    (folder / f"losses-{rank}.json").write_text(json.dumps([epoch.val_loss for epoch in run.history]))
+    for network, chosen in TWO_PROCESS_PLANS.items():
+        plan = {"network": network, "cache": FeatureCache(folder / "features", 10**9), **chosen}
+        run, last = training(data, **plan), folder / f"{network}.pt"
+        epochs = run.epochs()
+        next(epochs)
+        if rank == 0:
+            save_checkpoint(last, run.state_dict())
+        list(epochs)
+        continued = training(data, **plan)
+        dist.barrier()
+        continued.load_state_dict(load_checkpoint(last))
+        list(continued.epochs())
+        for kind, each in (("straight", run), ("continued", continued)):
+            save_weights(folder / f"{network}-{kind}-{rank}", each.model.state_dict())
+            losses = json.dumps([epoch.val_loss for epoch in each.history])
+            (folder / f"{network}-{kind}-{rank}.json").write_text(losses)
     dist.destroy_process_group()
 
 
 def test_two_processes_have_the_same_average(real: TrainingData, tmp_path: Path) -> None:
     """BatchNorm's averaged statistics too, of which each process has its own; also if they continue."""
-    chosen = {"ema": 0.9, "flip_averaging": True}
+    few = TrainingData(real.train.first(64), real.validation.first(16), real.normalisation)
     context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_train_as_one_of_two, args=(rank, tmp_path, real, chosen)) for rank in (0, 1)]
+    workers = [context.Process(target=_train_as_one_of_two, args=(rank, tmp_path, few)) for rank in (0, 1)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0]
-    names = [f"{kind}-{rank}" for kind, rank in itertools.product(("straight", "continued"), (0, 1))]
-    first, *others = (load_weights(tmp_path / name) for name in names)
-    for other in others:
-        assert all(torch.equal(tensor, other[name]) for name, tensor in first.items())
-    losses = [json.loads((tmp_path / f"losses-{rank}.json").read_text()) for rank in (0, 1)]
-    assert losses[0] == losses[1]
-    model = build_network("customnet", {})
-    model.load_state_dict(first)
-    expected = mean_of_mirrors(model, real, real.validation.images)[np.arange(64), real.validation.labels]
-    assert losses[0][-1] == pytest.approx(-np.log(expected).mean(), rel=1e-5)
+    for network in TWO_PROCESS_PLANS:
+        names = [f"{network}-{kind}-{rank}" for kind, rank in itertools.product(("straight", "continued"), (0, 1))]
+        first, *others = (load_weights(tmp_path / name) for name in names)
+        for other in others:
+            assert all(torch.equal(tensor, other[name]) for name, tensor in first.items())
+        losses, *same = (json.loads((tmp_path / f"{name}.json").read_text()) for name in names)
+        assert same == [losses] * 3
+        model = build_network(network, {})
+        model.load_state_dict(first)
+        expected = mean_of_mirrors(model, few, few.validation.images)[np.arange(16), few.validation.labels]
+        assert losses[-1] == pytest.approx(-np.log(expected).mean(), rel=1e-4)
 
 
 # Of an image and its mirror image

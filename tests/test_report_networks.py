@@ -51,6 +51,22 @@ def test_every_network_has_pictures_or_a_reason(name: str, tmp_path: Path) -> No
     assert ("each of 2 convolutions" in maps.alt) == (name == "lenet5")
 
 
+def test_the_maps_are_those_of_the_image_where_its_mirror_image_is_judged_too(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, drawn = build_network("customnet", {}), []
+    for flip_averaging in (False, True):
+        config = ModelConfig(
+            network="customnet",
+            hyperparameters={"flip_averaging": flip_averaging},
+            normalisation=Normalisation(0.3, 0.3),
+            class_names=CLASS_NAMES,
+            dataset="synthetic",
+        )
+        save_model(tmp_path, network, config, metadata={})
+        drawn.append(picture_network(tmp_path, IMAGES, command="fmnist evaluate x"))
+    assert drawn[0] == drawn[1]
+
+
 def test_a_network_is_called_by_its_title() -> None:
     assert {network.name: network.title for network in NETWORKS.values()} == NETWORK_TITLES
 
