@@ -45,7 +45,7 @@ from search.repetition import Repetition, by_key
 from search.runner import Outcome
 from search.slots import Slots
 from search.space import MODEL
-from search.worker import Trainable
+from search.trainable import Trainable
 
 _CROSSVAL = 0x63766C64  # keeps these seeds apart from those of a search's trials and its confirmation
 # What a search has that a cross-validation has not.
