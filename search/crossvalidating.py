@@ -14,12 +14,9 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 from torch.nn import functional
 
-from fmnist_models.checkpoint import load_weights
 from fmnist_models.data import CLASS_NAMES
-from fmnist_models.errors import CheckpointError
 from fmnist_models.files import write_aside
 from fmnist_models.folds import FoldedImages
-from fmnist_models.networks import build_network
 from fmnist_models.prediction import DeviceImages, predict_scores
 from fmnist_models.seeds import derive_seed
 from fmnist_models.training import Training
@@ -34,7 +31,7 @@ from search.cross_validation import (
 )
 from search.dimensions import Fixed
 from search.errors import ConfigError, ExperimentError
-from search.evaluation import choose_trial
+from search.evaluation import choose_trial, load_predictor
 from search.experiment import Experiment
 from search.predictions import Predictions
 from search.preparation import Prepared
@@ -44,7 +41,6 @@ from search.repeating import are_trained, train_repetitions
 from search.repetition import Repetition, by_key
 from search.runner import Outcome
 from search.slots import Slots
-from search.space import MODEL
 from search.trainable import Trainable
 
 _CROSSVAL = 0x63766C64  # keeps these seeds apart from those of a search's trials and its confirmation
@@ -213,14 +209,8 @@ def _predict_fold(
             f"fold {wanted.fold} of {experiment.name} failed, so there is no result: {trial.user_attrs.get(MESSAGE)}"
         )
     assert wanted.fold is not None
-    files = experiment.trial(trial.number)
-    files.fetch()
-    hyperparameters = prepared.config.space.suggest(trial)
-    model = build_network(hyperparameters[MODEL], hyperparameters)
-    try:
-        model.load_state_dict(load_weights(files.best))
-    except (OSError, RuntimeError, CheckpointError) as error:
-        raise ExperimentError(f"{files.best} is not what fold {wanted.fold} left there: {error}") from error
+    experiment.trial(trial.number).fetch()
+    model, _ = load_predictor(experiment, prepared.config, trial)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     fold = data.fold(wanted.fold)
     held_out = DeviceImages(fold.validation, device)

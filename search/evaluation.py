@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 from optuna.trial import FrozenTrial
+from torch import nn
 
 from fmnist_models.checkpoint import MAX_BYTES, load_weights
 from fmnist_models.data import CLASS_NAMES, Normalisation, load_images, measure_normalisation
@@ -90,20 +92,11 @@ def evaluate_trial(
             f"trial {trial.number} of {experiment.name} has no weights; after a search only the best "
             f"{config.keep_checkpoints} (keep_checkpoints) have"
         )
-    try:
-        hyperparameters = config.space.suggest(trial)
-        network = build_network(hyperparameters[MODEL], hyperparameters)
-    except (ValueError, LookupError) as error:
-        raise ExperimentError(f"trial {trial.number} does not go with {experiment.config}: {error}") from error
-    try:
-        network.load_state_dict(load_weights(weights))
-    except (RuntimeError, CheckpointError) as error:
-        raise ExperimentError(f"{weights} is not a checkpoint of trial {trial.number}: {error}") from error
+    model, hyperparameters = load_predictor(experiment, config, trial)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     test = load_images(config.dataset, "test", root=data_root, size=config.test_size)
     images = DeviceImages(test, device).images
-    model = for_inference(network, hyperparameters).to(device)
-    probabilities = predict_scores(model, images, normalisation=normalisation).softmax(1)
+    probabilities = predict_scores(model.to(device), images, normalisation=normalisation).softmax(1)
     predictions = Predictions(test.labels, probabilities.cpu().numpy())
     evaluation = Evaluation(
         experiment=experiment.name,
@@ -117,6 +110,27 @@ def evaluate_trial(
         scores=score(test.labels, predictions.predicted, class_names=CLASS_NAMES),
     )
     return evaluation, predictions
+
+
+def load_predictor(
+    experiment: Experiment, config: SearchConfig, trial: FrozenTrial
+) -> tuple[nn.Module, dict[str, Any]]:
+    """What predicts as the trial does, from the weights that it keeps, and its hyperparameters.
+
+    Raises:
+        ExperimentError: the weights are gone or unreadable, or not of the configured space.
+    """
+    weights = experiment.trial(trial.number).best
+    try:
+        hyperparameters = config.space.suggest(trial)
+        network = build_network(hyperparameters[MODEL], hyperparameters)
+    except (ValueError, LookupError) as error:
+        raise ExperimentError(f"trial {trial.number} does not go with {experiment.config}: {error}") from error
+    try:
+        network.load_state_dict(load_weights(weights))
+    except (OSError, RuntimeError, CheckpointError) as error:
+        raise ExperimentError(f"{weights} is not a checkpoint of trial {trial.number}: {error}") from error
+    return for_inference(network, hyperparameters), hyperparameters
 
 
 def evaluate_final(

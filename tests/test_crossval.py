@@ -40,7 +40,7 @@ NUM_FOLDS = 3
 SEARCH = {
     "dataset": "synthetic",
     "train_size": 240,
-    "space": {"model": "customnet", "lr": {"float": [1e-3, 1e-2], "log": True}},
+    "space": {"model": "customnet", "lr": {"float": [1e-3, 1e-2], "log": True}, "flip_averaging": True},
     "max_trials": 2,
     "max_epochs": 3,
     "pruner": "none",

@@ -19,6 +19,7 @@ READERS = (
     "search.condition",
     "search.confirmation",
     "search.confirmation_text",
+    "search.cost",
     "search.cross_validation",
     "search.curve",
     "search.dashboard",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shlex
 from collections.abc import Iterable, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from search.config import SearchConfig
+    from search.cost import Cost
     from search.experiment import Experiment
     from search.main_job import SearchResult
     from search.preparation import Prepared
@@ -82,6 +84,7 @@ def _run(request: Request) -> SearchResult:
     from search.config import read_config
     from search.confirmation import is_settled
     from search.continuation import open_experiment
+    from search.cost import measure_cost
     from search.enqueue import read_queue
     from search.main_job import run_search
     from search.mlflow_sender import sending
@@ -128,6 +131,7 @@ def _run(request: Request) -> SearchResult:
         stack.enter_context(sending(experiment, request.mlflow, tell=lambda text: say(text, console, style="yellow")))
         with SearchProgress(console, config, trials) as progress:
             result = run_search(experiment, prepared, slots, study=study, progress=progress, data_root=root)
+    cost = measure_cost(experiment, cpus=config.cpus, gpus=config.gpus_per_trial)
     if request.as_json:
         evaluation = result.evaluation.to_dict() if result.evaluation else None
         print_json(
@@ -135,11 +139,12 @@ def _run(request: Request) -> SearchResult:
                 "path": experiment.location,
                 "outcome": result.outcome.value,
                 "idle_share": result.idle_share,
+                "cost": dataclasses.asdict(cost),
                 "evaluation": evaluation,
             }
         )
     else:
-        _show_result(request, prepared, result)
+        _show_result(request, prepared, result, cost)
     return result
 
 
@@ -185,7 +190,8 @@ def describe_run(prepared: Prepared, slots: Slots) -> str:
     then = f"; then the best one on all {num_all} images" if config.folds else ""
     if confirm:
         then = (
-            f"; then the best {confirm.top} with {confirm.seeds} fresh seeds each, {confirm.num_trainings} trainings, "
+            f"; then the best {confirm.top} with {confirm.seeds} fresh seed{'s' * (confirm.seeds > 1)} each "
+            f"({confirm.num_trainings} in all), "
             f"and the winner on all {num_all} images"
         )
     return (
@@ -194,7 +200,7 @@ def describe_run(prepared: Prepared, slots: Slots) -> str:
     )
 
 
-def _show_result(request: Request, prepared: Prepared, result: SearchResult) -> None:
+def _show_result(request: Request, prepared: Prepared, result: SearchResult, cost: Cost) -> None:
     from search.display import trials_table
     from search.fingerprint import fingerprint
     from search.fold_values import describe_epochs
@@ -213,6 +219,7 @@ def _show_result(request: Request, prepared: Prepared, result: SearchResult) -> 
     if result.idle_share is not None:
         why = ", waiting for older trials so that the search repeats exactly" if config.deterministic else ""
         say(f"slots stood idle {result.idle_share:.0%} of the time{why}", console, style="dim")
+    say(f"trained for {cost} in all", console, style="dim")
     trials = read_study(experiment).get_trials(deepcopy=False)
     best = best_trial(trials, config.metric)
     if config.deterministic:
