@@ -126,13 +126,18 @@ class _Tree:
         if self.is_running():
             self._program.kill()
         self._program.wait()
-        _, left = psutil.wait_procs(self._seen, timeout=10)
+        _, left = psutil.wait_procs(self._seen, timeout=5)
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
+        psutil.wait_procs(left, timeout=10)
 
     def _look(self) -> None:
         for process in list(self._seen):
             with contextlib.suppress(psutil.Error):
                 self._seen.update(process.children(recursive=True))
+        for process in psutil.process_iter():
+            with contextlib.suppress(OSError):
+                if os.getsid(process.pid) == self._program.pid:  # its parent may be gone
+                    self._seen.add(process)
         self._seen = {process for process in self._seen if process.is_running()}

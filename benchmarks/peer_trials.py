@@ -118,7 +118,11 @@ def load(settings: dict[str, Any]) -> dict[Turn, MeasuredRun]:
     kept = json.loads(path.read_text("utf-8"))
     if kept["settings"] != settings or kept["versions"] != collect_versions():
         return {}
-    return {Turn(**entry["turn"]): MeasuredRun(**entry["run"]) for entry in kept["runs"]}
+    return {Turn(**entry["turn"]): _parse_run(entry["run"]) for entry in kept["runs"]}
+
+
+def _parse_run(entry: dict[str, Any]) -> MeasuredRun:
+    return MeasuredRun(**entry | {"best": [(seconds, accuracy) for seconds, accuracy in entry["best"]]})
 
 
 def save(runs: dict[Turn, MeasuredRun], settings: dict[str, Any], arguments: argparse.Namespace) -> None:
