@@ -47,6 +47,7 @@ def run(module: str, job: Job, *, python: Path | None = None, target: float | No
     """
     command = [str(python or sys.executable), "-m", module, str(job.write())]
     output, best = Path(job.folder, "output.txt"), list[tuple[float, float]]()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the program ends with this one
     with output.open("wb") as file:
         start_s = time.perf_counter()
         tree = _Tree(_start(command, job, file))
