@@ -34,6 +34,8 @@ test-all: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.no_work_trials
+	$(BIN)/python -m benchmarks.images_per_second
+	$(BIN)/python -m benchmarks.peer_trials
 	$(BIN)/python -m benchmarks.frozen_prefix
 	$(BIN)/python -m benchmarks.many_trials
 	$(BIN)/python -m benchmarks.list_trials

@@ -10,16 +10,14 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from ray import train, tune
-from ray.train import RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
-from ray.tune.integration.ray_train import TuneReportCallback
-
+from benchmarks.configurations import draw
 from benchmarks.no_work import NoWork
+from benchmarks.peers.job import Job
+from benchmarks.peers.ray_nesting import search
+from benchmarks.results import keep, summarise
 from cluster.session import local_ray
 from fmnist_models.data import load_images, split_training
 from search.config import parse_config
@@ -29,7 +27,6 @@ from search.progress import SilentProgress
 from search.runner import run_trials
 from search.slots import local_resources, plan_slots
 from search.study import SearchStudy
-from search.versions import collect_versions
 
 
 def ours(num_trials: int, folder: Path, *, workers: int = 1) -> SearchStudy:
@@ -78,54 +75,63 @@ def seconds_after_first(study: SearchStudy) -> float:
     return (ended[-1] - ended[0]) / (len(ended) - 1)
 
 
-def documented_nesting(num_trials: int, folder: Path) -> float:
+def documented_nesting(num_trials: int, folder: Path, *, at_once: int) -> float:
     """Seconds per no-work trial as Ray's user guide nests Train in Tune: a TorchTrainer of one worker per trial."""
-
-    def train_loop(config: dict[str, Any]) -> None:
-        train.report({"val_accuracy": config["lr"]})
-
-    def driver(config: dict[str, Any]) -> None:
-        TorchTrainer(
-            train_loop,
-            train_loop_config=config,
-            scaling_config=ScalingConfig(num_workers=1),
-            run_config=RunConfig(storage_path=str(folder / "train"), callbacks=[TuneReportCallback()]),
-        ).fit()
-
+    job = Job(
+        configurations=draw(num_trials, seed=0),
+        num_epochs=0,
+        early_stopping=False,
+        num_images=0,
+        num_trials_at_once=at_once,
+        data_dir="",
+        folder=str(folder),
+    )
+    job.write()
     start_s = time.perf_counter()
-    tune.Tuner(
-        tune.with_resources(driver, {"CPU": 0.001}),
-        param_space={"lr": tune.loguniform(1e-4, 1e-1)},
-        tune_config=tune.TuneConfig(num_samples=num_trials, max_concurrent_trials=1),
-        run_config=tune.RunConfig(storage_path=str(folder / "tune"), verbose=0),
-    ).fit()
+    search(job)
     return (time.perf_counter() - start_s) / num_trials
 
 
+_OURS, _NESTING, _ONE, _GROUPS = "ours", "nesting", "nesting-one-at-a-time", "ours-two-workers"
+
+
+def measures(arguments: argparse.Namespace, folder: Path, *, cpus: int) -> dict[str, Callable[[], float]]:
+    """What can be measured, each in seconds per trial."""
+    num_trials = arguments.baseline_trials
+    return {
+        _OURS: lambda: measure(arguments.trials, folder / "ours"),
+        _NESTING: lambda: documented_nesting(num_trials, folder / "nesting", at_once=cpus),
+        _ONE: lambda: documented_nesting(num_trials, folder / "one", at_once=1),
+        _GROUPS: lambda: seconds_after_first(ours(20, folder / "groups", workers=2)),
+    }
+
+
 def main() -> None:
-    """Prints both figures and their ratio as JSON."""
+    """Prints the figures and their ratios as JSON, and keeps them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=200, help="of ours, in each of three searches")
-    parser.add_argument("--baseline-trials", type=int, default=3)
+    known = [_OURS, _NESTING, _ONE, _GROUPS]
+    parser.add_argument("--only", nargs="+", choices=known, default=known)
+    parser.add_argument("--trials", type=int, default=200, help="of ours, in each search")
+    parser.add_argument("--baseline-trials", type=int, default=4, help="of Ray's, in each search")
+    parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     resources = local_resources()
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    found: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as name, local_ray(num_cpus=resources.cpus, num_gpus=resources.gpus):
-        folder = Path(name)
-        runs = [measure(arguments.trials, folder / f"run-{repeat}") for repeat in range(3)]
-        of_groups = [seconds_after_first(ours(20, folder / f"groups-{repeat}", workers=2)) for repeat in range(3)]
-        baseline = documented_nesting(arguments.baseline_trials, folder)
-    ours_s = float(np.median(runs))
-    result = {
-        "seconds_per_trial": round(ours_s, 4),
-        "seconds_per_trial_runs": [round(run, 4) for run in runs],
-        "trials_per_run": arguments.trials,
-        "seconds_per_trial_of_two_workers_after_the_first": [round(run, 4) for run in of_groups],
-        "documented_nesting_seconds_per_trial": round(baseline, 2),
-        "times_faster": round(baseline / ours_s, 1),
-        "cpus": resources.cpus,
-        "versions": collect_versions(),
+        for repeat in range(arguments.repeats):
+            folder = Path(name, str(repeat))
+            folder.mkdir()
+            run = measures(arguments, folder, cpus=resources.cpus)
+            for what in arguments.only if repeat % 2 == 0 else arguments.only[::-1]:
+                found.setdefault(what, []).append(run[what]())
+    summaries = {what: summarise(values) for what, values in found.items()}
+    medians = {what: summary["median"] for what, summary in summaries.items()}
+    faster = {
+        what: round(medians[what] / medians[_OURS], 1) for what in (_NESTING, _ONE) if {what, _OURS} <= set(medians)
     }
+    result = {"settings": vars(arguments), "seconds_per_trial": summaries, "times_faster_than": faster}
+    keep("no_work_trials", result)
     print(json.dumps(result, indent=2))
 
 

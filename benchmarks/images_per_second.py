@@ -1,0 +1,202 @@
+"""Training images per second of CustomNet: of bare loops without a search, of a whole search, and of the processor.
+
+`python -m benchmarks.images_per_second [one-core] [all-cores]`. `one-core`: our bare loop beside the plain fp32 loop
+with a `DataLoader` (`benchmarks/peers/plain.py`), each on one thread, and the share of the processor's arithmetic that
+each uses, by large matrix products of its precision; its seconds are those of the CPU, so that other work on the
+machine counts little. `all-cores`: bare loops on all cores at once beside a search of
+the same trials; their ratio is the search's orchestration efficiency, from its first trial's start to its last one's
+end, and of the whole command. Everything takes turns, in the opposite order each time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Callable
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.configurations import BATCH_SIZE, draw
+from benchmarks.measured_run import run
+from benchmarks.peers import plain
+from benchmarks.peers.job import OURS, Job
+from benchmarks.results import keep, print_table, show, summarise
+from benchmarks.unpacked import unpack_images
+from fmnist_models.data import data_root, load_images, split_training
+from fmnist_models.precision import resolve_precision
+from fmnist_models.seeds import derive_seed
+from fmnist_models.training import Training, TrainingPlan
+from search.experiment import Experiment
+from search.record import read_study
+from search.slots import local_resources
+
+FLOP_PER_IMAGE = 44.6e6  # CustomNet forwards (15.0e6) and backwards, which needs no gradient of the images
+_CPU = torch.device("cpu")
+_MATRIX = 2048
+_MATRIX_S = 2.0
+_BARS = {"one core: ours over plain": 2.5, "all cores: search over bare loops": 0.95}
+
+
+def ours(numbers: list[int], job: Job, *, clock: Callable[[], float], ready: Callable[[], Any] | None = None) -> float:
+    """Trains trials one after the other, after a warm-up and once ``ready`` returns; images per second of ``clock``."""
+    torch.set_num_threads(1)
+    images = load_images("fashion-mnist", "train", root=data_root(), size=job.num_images)
+    data = split_training(images, validation_fraction=plain.VALIDATION_FRACTION, seed=job.seed)
+
+    def train(number: int, num_epochs: int) -> None:
+        hyperparameters = {**job.configurations[number], "batch_size": BATCH_SIZE}
+        plan = TrainingPlan(
+            network="customnet",
+            hyperparameters=hyperparameters,
+            num_epochs=num_epochs,
+            seed=derive_seed(job.seed, number),
+        )
+        list(Training(plan, data, device=_CPU).epochs())
+
+    train(numbers[0], 1)
+    if ready is not None:
+        ready()
+    start_s = clock()
+    for number in numbers:
+        train(number, job.num_epochs)
+    return len(numbers) * job.num_epochs * len(data.train) / (clock() - start_s)
+
+
+def dataloader(job: Job) -> float:
+    """The plain loop, the same trials."""
+    torch.set_num_threads(1)
+    train_loader, validation_loader = plain.loaders(job)
+
+    def train(number: int, num_epochs: int) -> None:
+        model = plain.build_model(job.configurations[number], number, job)
+        optimizer = plain.build_optimizer(job.configurations[number], model)
+        for _ in range(num_epochs):
+            plain.train_one_epoch(model, train_loader, optimizer)
+            plain.validate(model, validation_loader)
+
+    train(0, 1)
+    start_s = time.process_time()
+    for number in range(len(job.configurations)):
+        train(number, job.num_epochs)
+    trained = len(job.configurations) * job.num_epochs * len(train_loader.dataset)
+    return trained / (time.process_time() - start_s)
+
+
+def flop_per_second(dtype: torch.dtype) -> float:
+    """What one thread reaches in products of large matrices."""
+    torch.set_num_threads(1)
+    a, b = (torch.randn(_MATRIX, _MATRIX).to(dtype) for _ in range(2))
+    times = []
+    until_s = time.process_time() + _MATRIX_S
+    while time.process_time() < until_s or len(times) < 3:
+        start_s = time.process_time()
+        torch.mm(a, b)
+        times.append(time.process_time() - start_s)
+    return 2 * _MATRIX**3 / min(times)
+
+
+def one_core(job: Job, *, order: int) -> dict[str, float]:
+    """Each in this process; which of the loops goes first alternates with ``order``."""
+    numbers = list(range(len(job.configurations)))
+    loops = {"ours": lambda: ours(numbers, job, clock=time.process_time), "plain": lambda: dataloader(job)}
+    rates = {name: loops[name]() for name in (sorted(loops) if order % 2 == 0 else sorted(loops)[::-1])}
+    precision = resolve_precision("auto", _CPU)
+    peaks = {"plain": flop_per_second(torch.float32)}
+    peaks["ours"] = flop_per_second(torch.bfloat16) if precision == "bf16" else peaks["plain"]
+    found = {"one core: ours over plain": rates["ours"] / rates["plain"]}
+    for name, rate in rates.items():
+        found[f"one core: {name}, images per second"] = rate
+        found[f"one core: {name}, matrix products, GFLOP per second"] = peaks[name] / 1e9
+        found[f"one core: {name}, share of the arithmetic limit"] = rate * FLOP_PER_IMAGE / peaks[name]
+    return found
+
+
+def all_cores(job: Job, *, order: int) -> dict[str, float]:
+    """Bare loops on all cores and a search, the one or the other first."""
+    if order % 2 == 0:
+        bare = bare_loops(job)
+        steady, whole = search(job)
+    else:
+        steady, whole = search(job)
+        bare = bare_loops(job)
+    return {
+        "all cores: bare loops, images per second": bare,
+        "all cores: search, images per second": steady,
+        "all cores: search over bare loops": steady / bare,
+        "all cores: whole command over bare loops": whole / bare,
+    }
+
+
+def bare_loops(job: Job) -> float:
+    """Images per second of as many processes as trials run at once, which share the trials."""
+    context = multiprocessing.get_context("spawn")
+    barrier, rates = context.Barrier(job.num_trials_at_once), context.Queue()
+    shares = [list(range(len(job.configurations)))[n :: job.num_trials_at_once] for n in range(job.num_trials_at_once)]
+    processes = [context.Process(target=_bare_loop, args=(share, job, barrier, rates)) for share in shares]
+    for process in processes:
+        process.start()
+    found = [rates.get(timeout=3600) for _ in processes]
+    for process in processes:
+        process.join()
+    return sum(found)
+
+
+def _bare_loop(numbers: list[int], job: Job, barrier: Barrier, rates: Any) -> None:
+    rates.put(ours(numbers, job, clock=time.perf_counter, ready=barrier.wait))
+
+
+def search(job: Job) -> tuple[float, float]:
+    """Images per second of our search of the same trials: from the first trial's start to the last one's end, and of
+    the whole command."""
+    done = run("benchmarks.peers.ours", job)
+    trials = read_study(Experiment(Path(job.folder, OURS))).get_trials(deepcopy=False)
+    begun = min(trial.datetime_start for trial in trials if trial.datetime_start)
+    ended = max(trial.datetime_complete for trial in trials if trial.datetime_complete)
+    trained = done.num_epochs * job.num_images * (1 - plain.VALIDATION_FRACTION)
+    return trained / (ended - begun).total_seconds(), trained / done.seconds
+
+
+def main() -> None:
+    """Prints medians."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="*", help="one-core, all-cores, or both")
+    parser.add_argument("--trials", type=int, default=4, help="for each core")
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--images", type=int, default=5_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    what = {"one-core": one_core, "all-cores": all_cores}
+    asked = arguments.what or list(what)
+    if not set(asked) <= set(what):
+        parser.error(f"{' '.join(asked)}: valid are {' and '.join(what)}")
+    cpus = local_resources().cpus
+    found: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory(prefix="fmnist-bench-") as name:
+        images = unpack_images(Path(name))
+        for repeat in range(arguments.repeats):
+            for each in asked:
+                at_once = cpus if each == "all-cores" else 1
+                job = Job(
+                    configurations=draw(arguments.trials * at_once, seed=0),
+                    num_epochs=arguments.epochs,
+                    early_stopping=False,
+                    num_images=arguments.images,
+                    num_trials_at_once=at_once,
+                    data_dir=str(images),
+                    folder=f"{name}/{each}-{repeat}",
+                )
+                for figure, value in what[each](job, order=repeat).items():
+                    found.setdefault(figure, []).append(value)
+    summaries = {figure: summarise(values) for figure, values in found.items()}
+    keep("images_per_second", {"settings": vars(arguments) | {"what": asked}, "figures": summaries, "bars": _BARS})
+    rows = [(figure, show(summary), f"{_BARS.get(figure, '')}") for figure, summary in sorted(summaries.items())]
+    print_table([("figure", "median (mean ± deviation, n)", "bar"), *rows])
+
+
+if __name__ == "__main__":
+    main()

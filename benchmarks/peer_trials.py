@@ -1,0 +1,178 @@
+"""Our search beside those of others (`benchmarks/peers/`), each a program from its start to its end: trials per hour on
+fixed work, the time to a validation accuracy with early stopping, and memory.
+
+`python -m benchmarks.peer_trials [fixed] [target]`. Contestants take turns, in the opposite order each time. What is
+measured is kept in `benchmarks/results/` after each run, and the same command goes on where it ended, so it may be
+stopped at any time; with other settings, versions, or without that file it begins anew. With early stopping all halve
+asynchronously, by thirds, from the first epoch on, and take the same configurations in the same order; each repeat has
+configurations of its own, since one that is soon good would decide alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import statistics
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.configurations import draw
+from benchmarks.measured_run import MeasuredRun, run
+from benchmarks.peers.job import Job
+from benchmarks.peers.syne_tune_venv import ensure_python
+from benchmarks.results import FOLDER, keep, print_table, show, summarise
+from benchmarks.unpacked import unpack_images
+from search.slots import local_resources
+from search.versions import collect_versions
+
+CONTESTANTS = {
+    "ours": "fmnist search run",
+    "ray_nesting": "(a) Ray Tune over Ray Train",
+    "optuna_loop": "(b) Optuna, one process",
+    "optuna_processes": "(b2) Optuna, processes on a journal",
+    "syne_tune_local": "(c) Syne Tune, local backend",
+}
+BARS = {"ray_nesting": 4.0, "optuna_loop": 3.0, "optuna_processes": 2.0, "syne_tune_local": 2.0}
+_TARGET_BAR = 2.0
+_NAME = "peer_trials"
+
+
+@dataclasses.dataclass(frozen=True)
+class Turn:
+    """A run that has to be made: what is measured, by whom, and which time."""
+
+    what: str
+    contestant: str
+    repeat: int
+
+
+def turns(what: Sequence[str], contestants: Sequence[str], repeats: int) -> list[Turn]:
+    return [
+        Turn(each, contestant, repeat)
+        for repeat in range(repeats)
+        for each in what
+        for contestant in (contestants if repeat % 2 == 0 else contestants[::-1])
+    ]
+
+
+def measure(turn: Turn, arguments: argparse.Namespace, *, images: Path, folder: Path) -> MeasuredRun:
+    to_target = turn.what == "target"
+    job = Job(
+        configurations=draw(arguments.trials, seed=turn.repeat if to_target else 0),
+        num_epochs=arguments.target_epochs if to_target else arguments.epochs,
+        early_stopping=to_target,
+        num_images=arguments.images,
+        num_trials_at_once=local_resources().cpus,
+        data_dir=str(images),
+        folder=str(folder),
+    )
+    return run(
+        f"benchmarks.peers.{turn.contestant}",
+        job,
+        python=ensure_python() if turn.contestant == "syne_tune_local" else None,
+        target=arguments.target if to_target else None,
+    )
+
+
+def figures(runs: dict[Turn, MeasuredRun], arguments: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
+    """Figure → contestant → values, one for each repeat."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for turn, measured in runs.items():
+        values: dict[str, float | None] = {f"{turn.what}: peak memory, GB": measured.peak_memory_bytes / 1e9}
+        if turn.what == "fixed":
+            trained = measured.num_epochs * arguments.images * 0.9
+            values |= {
+                "fixed: trials per hour": arguments.trials / measured.seconds * 3600,
+                "fixed: images per second": trained / measured.seconds,
+                "fixed: best validation accuracy": measured.best[-1][1],
+            }
+        else:
+            # Who never gets there has taken all the time of its run, at least.
+            values["target: seconds"] = measured.seconds_to(arguments.target) or measured.seconds
+            values["target: share of runs that reached it"] = float(measured.seconds_to(arguments.target) is not None)
+        for name, value in values.items():
+            found.setdefault(name, {}).setdefault(turn.contestant, []).append(value)
+    return found
+
+
+def ratios(found: dict[str, dict[str, list[float]]]) -> list[dict[str, Any]]:
+    """How many times better ours is, by medians, with the bar that was set."""
+    rows = []
+    for name, better in (("fixed: trials per hour", 1), ("target: seconds", -1)):
+        medians = {contestant: statistics.median(values) for contestant, values in found.get(name, {}).items()}
+        for contestant in medians.keys() - {"ours"} if "ours" in medians else ():
+            times = (medians["ours"] / medians[contestant]) ** better
+            bar = BARS[contestant] if better == 1 else _TARGET_BAR
+            rows.append({"figure": name, "against": contestant, "times_better": round(times, 2), "bar": bar})
+    return sorted(rows, key=lambda row: (row["figure"], list(CONTESTANTS).index(row["against"])))
+
+
+def load(settings: dict[str, Any]) -> dict[Turn, MeasuredRun]:
+    """The runs of an earlier call with the same settings and versions."""
+    path = FOLDER / f"{_NAME}.json"
+    if not path.exists():
+        return {}
+    kept = json.loads(path.read_text("utf-8"))
+    if kept["settings"] != settings or kept["versions"] != collect_versions():
+        return {}
+    return {Turn(**entry["turn"]): _parse_run(entry["run"]) for entry in kept["runs"]}
+
+
+def _parse_run(entry: dict[str, Any]) -> MeasuredRun:
+    return MeasuredRun(**entry | {"best": [(seconds, accuracy) for seconds, accuracy in entry["best"]]})
+
+
+def save(runs: dict[Turn, MeasuredRun], settings: dict[str, Any], arguments: argparse.Namespace) -> None:
+    found = figures(runs, arguments)
+    summaries = {name: {who: summarise(v) for who, v in values.items()} for name, values in found.items()}
+    entries = [{"turn": dataclasses.asdict(turn), "run": dataclasses.asdict(done)} for turn, done in runs.items()]
+    keep(_NAME, {"settings": settings, "figures": summaries, "ratios": ratios(found), "runs": entries})
+
+
+def report(runs: dict[Turn, MeasuredRun], arguments: argparse.Namespace) -> None:
+    found = figures(runs, arguments)
+    for name, values in sorted(found.items()):
+        rows = [(CONTESTANTS[who], show(summarise(values[who]))) for who in CONTESTANTS if who in values]
+        print()
+        print_table([(name, "median (mean ± deviation, n)"), *rows])
+    rows = [
+        (row["figure"], CONTESTANTS[row["against"]], f"{row['times_better']:.2f}", f"{row['bar']:g}")
+        for row in ratios(found)
+    ]
+    print()
+    print_table([("ours is so many times better", "than", "times", "bar"), *rows])
+
+
+def main() -> None:
+    """Prints tables of medians and of ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="*", help="fixed, target, or both")
+    parser.add_argument("--only", nargs="+", choices=list(CONTESTANTS), default=list(CONTESTANTS))
+    parser.add_argument("--trials", type=int, default=16)
+    parser.add_argument("--epochs", type=int, default=6, help="of each trial of the fixed work")
+    parser.add_argument("--target-epochs", type=int, default=9, help="of a trial that is not stopped early")
+    parser.add_argument("--target", type=float, default=0.87, help="validation accuracy")
+    parser.add_argument("--images", type=int, default=5_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    what = arguments.what or ["fixed", "target"]
+    if not set(what) <= {"fixed", "target"}:
+        parser.error(f"{' '.join(what)}: valid are fixed and target")
+    settings = {name: getattr(arguments, name) for name in ("trials", "epochs", "target_epochs", "target", "images")}
+    runs = load(settings)
+    with tempfile.TemporaryDirectory(prefix="fmnist-bench-") as name:
+        images = unpack_images(Path(name))
+        for number, turn in enumerate(turns(what, arguments.only, arguments.repeats)):
+            if turn in runs:
+                continue
+            runs[turn] = measure(turn, arguments, images=images, folder=Path(name, str(number)))
+            save(runs, settings, arguments)
+            print(f"{turn.what} {turn.contestant} {turn.repeat}: {runs[turn].seconds:.1f} s", flush=True)
+    report(runs, arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""The training loop of PyTorch's tutorials: torchvision's data set and transforms, a `DataLoader`, fp32.
+
+As in "Quickstart" (docs.pytorch.org/tutorials/beginner/basics/quickstart_tutorial.html), with the transforms of Ray's
+Fashion-MNIST example (docs.ray.io/en/latest/train/examples/pytorch/torch_fashion_mnist_example.html). The images are
+those that our own search trains and validates on, and the fresh weights are the same, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from sklearn.model_selection import train_test_split
+from torch import nn
+from torch.optim import AdamW, Optimizer
+from torch.utils.data import DataLoader, Subset
+from torchvision.datasets import FashionMNIST
+from torchvision.transforms import Compose, Normalize, ToTensor
+
+from benchmarks.configurations import BATCH_SIZE
+from benchmarks.peers.job import Job
+from fmnist_models.networks import build_network
+from fmnist_models.seeds import derive_seed
+
+VALIDATION_FRACTION = 0.1
+
+
+def train(configuration: Mapping[str, float], number: int, job: Job) -> Iterator[float]:
+    """The validation accuracy after each epoch of a trial, reported to the benchmark too."""
+    if not job.num_epochs:
+        job.report(number, 1, 0.5)
+        yield 0.5
+        return
+    model = build_model(configuration, number, job)
+    optimizer = build_optimizer(configuration, model)
+    train_loader, validation_loader = loaders(job)
+    for epoch in range(1, job.num_epochs + 1):
+        train_one_epoch(model, train_loader, optimizer)
+        accuracy = validate(model, validation_loader)
+        job.report(number, epoch, accuracy)
+        yield accuracy
+
+
+def loaders(job: Job) -> tuple[DataLoader, DataLoader]:
+    """Of the training and of the validation images."""
+    transform = Compose([ToTensor(), Normalize((0.28604,), (0.32025,))])
+    dataset = FashionMNIST(job.data_dir, train=True, download=True, transform=transform)
+    labels = dataset.targets[: job.num_images].numpy()
+    kept, held_out = train_test_split(
+        np.arange(job.num_images), test_size=VALIDATION_FRACTION, stratify=labels, random_state=job.seed
+    )
+    train_loader = DataLoader(Subset(dataset, np.sort(kept).tolist()), batch_size=BATCH_SIZE, shuffle=True)
+    return train_loader, DataLoader(Subset(dataset, np.sort(held_out).tolist()), batch_size=BATCH_SIZE)
+
+
+def build_model(configuration: Mapping[str, float], number: int, job: Job) -> nn.Module:
+    torch.manual_seed(derive_seed(derive_seed(job.seed, number), 0))
+    return build_network("customnet", {"dropout": configuration["dropout"]})
+
+
+def build_optimizer(configuration: Mapping[str, float], model: nn.Module) -> Optimizer:
+    return AdamW(model.parameters(), lr=configuration["lr"], weight_decay=configuration["weight_decay"])
+
+
+def train_one_epoch(model: nn.Module, loader: DataLoader, optimizer: Optimizer) -> None:
+    loss_fn = nn.CrossEntropyLoss()
+    model.train()
+    for images, labels in loader:
+        loss = loss_fn(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def validate(model: nn.Module, loader: DataLoader) -> float:
+    """The share of images that the model gets right."""
+    model.eval()
+    correct = 0
+    with torch.no_grad():
+        for images, labels in loader:
+            correct += (model(images).argmax(1) == labels).sum().item()
+    return correct / len(loader.dataset)

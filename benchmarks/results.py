@@ -1,0 +1,72 @@
+"""What a benchmark found, kept as a file: figures with n, mean and deviation, and what they were measured on."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from fmnist_models.files import write_aside
+from search.slots import local_resources
+from search.versions import collect_versions
+
+FOLDER = Path(__file__).with_name("results")  # not in git
+
+
+def keep(name: str, content: Mapping[str, Any]) -> Path:
+    """Writes ``content`` as ``name``.json, with what it was made on."""
+    FOLDER.mkdir(exist_ok=True)
+    path = FOLDER / f"{name}.json"
+    about = {"machine": machine(), "versions": collect_versions(), "written": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+    write_aside(path, json.dumps({**content, **about}, indent=2) + "\n")
+    return path
+
+
+def machine() -> dict[str, Any]:
+    """Processor, CPUs that may be used, memory, and how busy it has been."""
+    model = platform.processor()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text("utf-8").splitlines()
+        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), model)
+    return {
+        "processor": model,
+        "cpus": local_resources().cpus,
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "load_average": [round(load, 1) for load in os.getloadavg()],
+    }
+
+
+def summarise(values: Sequence[float]) -> dict[str, Any]:
+    """Median, mean, deviation of the sample, and the values themselves."""
+    return {
+        "n": len(values),
+        "median": _round(statistics.median(values)),
+        "mean": _round(statistics.fmean(values)),
+        "deviation": _round(statistics.stdev(values)) if len(values) > 1 else None,
+        "values": [_round(value) for value in values],
+    }
+
+
+def show(summary: Mapping[str, Any]) -> str:
+    """``median (mean ± deviation, n)``."""
+    deviation = "" if summary["deviation"] is None else f" ± {summary['deviation']:.3g}"
+    return f"{summary['median']:.4g} ({summary['mean']:.4g}{deviation}, n={summary['n']})"
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """The first row is the heading."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip(), flush=True)
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.5g}")

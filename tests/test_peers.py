@@ -1,0 +1,179 @@
+"""The benchmark beside other searches: that all do the same work, and that it is measured as it says."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from benchmarks import peer_trials, results
+from benchmarks.configurations import BATCH_SIZE, SPACE, draw
+from benchmarks.measured_run import MeasuredRun, run
+from benchmarks.peer_trials import CONTESTANTS, Turn, figures, load, ratios, save, turns
+from benchmarks.peers import plain
+from benchmarks.peers.job import OURS, Job
+from benchmarks.unpacked import unpack_images
+from fmnist_models.data import load_images, split_training
+from fmnist_models.seeds import derive_seed
+from fmnist_models.training import TrainingPlan
+from search.config import parse_config
+from search.enqueue import read_queue
+
+NUM_IMAGES = 200
+
+
+def make_job(folder: Path, configurations: list[dict[str, float]], **changes: object) -> Job:
+    settings = {"num_epochs": 1, "early_stopping": False, "num_images": NUM_IMAGES, "num_trials_at_once": 2}
+    places = {"data_dir": str(folder / "images"), "folder": str(folder / "job")}
+    return Job(configurations=configurations, **(settings | places | changes))  # type: ignore[arg-type]
+
+
+def test_configurations_depend_on_the_seed_alone_and_are_such_as_our_search_takes(tmp_path: Path) -> None:
+    drawn = draw(16, seed=0)
+    assert draw(20, seed=0)[:16] == drawn != draw(16, seed=1)
+    space = parse_config({"space": {"model": "customnet", "batch_size": BATCH_SIZE, **SPACE}}, where="test").space
+    (tmp_path / "chosen.yaml").write_text(json.dumps(drawn))
+    assert list(read_queue(tmp_path / "chosen.yaml", space)) == drawn
+
+
+def test_peers_start_from_our_weights_and_see_our_images(tmp_path: Path, fashion_mnist_root: Path) -> None:
+    unpack_images(tmp_path)
+    job = make_job(tmp_path, draw(2, seed=0))
+    dropout = job.configurations[1]["dropout"]
+    plan = TrainingPlan(
+        network="customnet", hyperparameters={"dropout": dropout}, num_epochs=1, seed=derive_seed(job.seed, 1)
+    )
+    ours, theirs = plan.build(None).state_dict(), plain.build_model(job.configurations[1], 1, job).state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+    images = load_images("fashion-mnist", "train", root=fashion_mnist_root, size=NUM_IMAGES)
+    data = split_training(images, validation_fraction=plain.VALIDATION_FRACTION, seed=job.seed)
+    train_loader, validation_loader = plain.loaders(job)
+    assert len(train_loader.dataset) == len(data.train) == 180
+    ((seen, labels),) = list(validation_loader)
+    assert labels.tolist() == data.validation.labels.tolist()
+    pixels = (seen.squeeze(1) * 0.32025 + 0.28604) * 255
+    np.testing.assert_allclose(pixels.numpy(), data.validation.images, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "contestant",
+    [name if name == "optuna_loop" else pytest.param(name, marks=pytest.mark.slow) for name in CONTESTANTS],
+)
+def test_each_contestant_trains_what_it_is_given(contestant: str, tmp_path: Path, fashion_mnist_root: Path) -> None:
+    from benchmarks.peers.syne_tune_venv import ensure_python
+
+    unpack_images(tmp_path)
+    python = ensure_python() if contestant == "syne_tune_local" else None
+    done = run(f"benchmarks.peers.{contestant}", job := make_job(tmp_path, draw(1, seed=0)), python=python)
+    (report,) = job.reports()
+    assert (report["number"], report["epoch"]) == (0, 1)
+    assert 0 < report["val_accuracy"] < 1
+    assert done.num_epochs == 1
+    assert done.best[0][1] == report["val_accuracy"]
+    assert done.best[0][0] <= done.seconds + 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("contestant", CONTESTANTS)
+def test_each_contestant_stops_trials_early_and_can_be_stopped(
+    contestant: str, tmp_path: Path, fashion_mnist_root: Path
+) -> None:
+    from benchmarks.peers.syne_tune_venv import ensure_python
+
+    unpack_images(tmp_path)
+    python = ensure_python() if contestant == "syne_tune_local" else None
+    job = make_job(tmp_path, draw(6, seed=0), num_epochs=4, early_stopping=True)
+    done = run(f"benchmarks.peers.{contestant}", job, python=python)
+    assert 6 <= done.num_epochs < 24
+    again = make_job(tmp_path, draw(6, seed=0), num_epochs=50, folder=str(tmp_path / "again"))
+    stopped = run(f"benchmarks.peers.{contestant}", again, python=python, target=0.1)
+    assert stopped.seconds_to(0.1) == pytest.approx(stopped.seconds, abs=1)
+    assert stopped.num_epochs < 300
+
+
+def test_a_run_ends_at_the_target_and_leaves_no_process(tmp_path: Path) -> None:
+    job = make_job(tmp_path, [{"val_accuracy": 0.5, "sleep_s": 2.5}, {"val_accuracy": 0.9, "sleep_s": 600.0}])
+    done = run("tests.scripted_peer", job, target=0.8)
+    assert [accuracy for _, accuracy in done.best] == [0.5, 0.9]
+    assert 2.5 <= done.seconds < 60
+    assert done.seconds_to(0.9) == pytest.approx(done.seconds, abs=0.5)
+    assert done.seconds_to(0.95) is None
+    assert done.peak_memory_bytes > 10**8  # what its child holds
+    assert not psutil.pid_exists(int(Path(job.folder, "child").read_text()))
+
+
+@pytest.mark.parametrize("last", [{"status": 3.0}, {}], ids=["fails", "reports too little"])
+def test_a_run_that_did_not_do_its_work_says_so(last: dict[str, float], tmp_path: Path) -> None:
+    job = make_job(tmp_path, [{"val_accuracy": 0.5}, last])
+    with pytest.raises(RuntimeError, match=rf"status {int(last.get('status', 0))} after 1 epochs:\nas it began"):
+        run("tests.scripted_peer", job)
+    assert not psutil.pid_exists(int(Path(job.folder, "child").read_text()))
+
+
+def test_our_own_reports_are_read_from_its_experiment(tmp_path: Path) -> None:
+    job = make_job(tmp_path, [])
+    trial = Path(job.folder, OURS, "trials", "00003")
+    trial.mkdir(parents=True)
+    header = "epoch,train_loss,train_accuracy,val_loss,val_accuracy,lr,epoch_s,dataset"
+    (trial / "epochs.csv").write_text(f"{header}\n1,1,0.5,1,0.625,0.1,1,fashion-mnist\n")
+    assert job.reports() == [{"number": 3, "epoch": 1, "val_accuracy": 0.625}]
+
+
+def test_turns_alternate() -> None:
+    made = [(turn.contestant, turn.repeat) for turn in turns(["fixed"], ["ours", "optuna_loop"], 3)]
+    assert made == [
+        *(("ours", 0), ("optuna_loop", 0)),
+        *(("optuna_loop", 1), ("ours", 1)),
+        *(("ours", 2), ("optuna_loop", 2)),
+    ]
+
+
+def make_arguments() -> argparse.Namespace:
+    return argparse.Namespace(trials=16, images=5000, target=0.87)
+
+
+def make_runs() -> dict[Turn, MeasuredRun]:
+    def make(seconds: float, best: float) -> MeasuredRun:
+        return MeasuredRun(
+            seconds=seconds, num_epochs=96, best=[(1.0, 0.5), (seconds - 1, best)], peak_memory_bytes=10**9
+        )
+
+    return {
+        Turn("fixed", "ours", 0): make(100, 0.9),
+        Turn("fixed", "ours", 1): make(100, 0.9),
+        Turn("fixed", "optuna_loop", 0): make(300, 0.9),
+        Turn("fixed", "optuna_loop", 1): make(500, 0.9),
+        Turn("target", "ours", 0): make(21, 0.88),
+        Turn("target", "optuna_loop", 0): make(80, 0.86),
+    }
+
+
+def test_figures_are_medians_of_what_was_measured() -> None:
+    found = figures(make_runs(), make_arguments())
+    assert found["fixed: trials per hour"]["ours"] == [576, 576]
+    assert found["fixed: images per second"]["ours"] == [96 * 4500 / 100] * 2
+    assert found["target: seconds"] == {"ours": [20], "optuna_loop": [80]}
+    assert found["target: share of runs that reached it"] == {"ours": [1], "optuna_loop": [0]}
+    assert [(row["figure"], row["times_better"], row["bar"]) for row in ratios(found)] == [
+        ("fixed: trials per hour", pytest.approx(576 / ((192 + 115.2) / 2), abs=0.01), 3.0),
+        ("target: seconds", 4.0, 2.0),
+    ]
+
+
+def test_a_benchmark_goes_on_where_it_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (results, peer_trials):
+        monkeypatch.setattr(module, "FOLDER", tmp_path)
+    assert load({"images": 5000}) == {}
+    save(make_runs(), {"images": 5000}, make_arguments())
+    assert load({"images": 5000}) == make_runs()
+    assert load({"images": 500}) == {}
+    kept = json.loads((tmp_path / "peer_trials.json").read_text())
+    assert kept["figures"]["fixed: trials per hour"]["optuna_loop"]["n"] == 2
+    assert {"machine", "versions", "written"} <= kept.keys()
