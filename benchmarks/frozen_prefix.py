@@ -1,18 +1,23 @@
 """Seconds of a ResNet-18 trial of which only the last stages train, with the features of the others kept and without.
 
-Both in one process, one after the other. `python -m benchmarks.frozen_prefix`.
+Both in one process, one after the other. The trials start from one file's weights, as those of a search over stages to
+unfreeze do; `first_s` is the trial that fills the cache. `python -m benchmarks.frozen_prefix`.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
+from torchvision.models import resnet18
 
 from fmnist_models.data import TrainingData, data_root, load_images, split_training
 from fmnist_models.feature_cache import FeatureCache
@@ -20,10 +25,18 @@ from fmnist_models.training import Training, TrainingPlan
 from search.versions import collect_versions
 
 
-def seconds(unfreeze: tuple[str, ...], data: TrainingData, *, num_epochs: int, cache: FeatureCache | None) -> float:
-    plan = TrainingPlan(network="resnet18", hyperparameters={"unfreeze": unfreeze}, num_epochs=num_epochs, seed=0)
+def seconds(
+    unfreeze: tuple[str, ...],
+    data: TrainingData,
+    *,
+    pretrained: Mapping[str, Tensor],
+    num_epochs: int,
+    cache: FeatureCache | None,
+) -> float:
+    hyperparameters = {"unfreeze": unfreeze, "stem_init": "sum"}
+    plan = TrainingPlan(network="resnet18", hyperparameters=hyperparameters, num_epochs=num_epochs, seed=0)
     start_s = time.perf_counter()
-    list(Training(plan, data, device=torch.device("cpu"), cache=cache).epochs())
+    list(Training(plan, data, device=torch.device("cpu"), pretrained=pretrained, cache=cache).epochs())
     return time.perf_counter() - start_s
 
 
@@ -37,15 +50,18 @@ def main() -> None:
     torch.set_num_threads(1)
     images = load_images("fashion-mnist", "train", root=data_root(), size=arguments.images)
     data = split_training(images, validation_fraction=0.1, seed=0)
+    torch.manual_seed(0)
+    pretrained = {name: tensor for name, tensor in resnet18().state_dict().items() if not name.startswith("fc.")}
     result: dict[str, object] = {"images": arguments.images, "epochs": arguments.epochs, "repeats": arguments.repeats}
     with tempfile.TemporaryDirectory() as folder:
         for unfreeze in (("fc",), ("layer4", "fc")):
             cache = FeatureCache(Path(folder), max_bytes=2 * 10**9)
-            first = seconds(unfreeze, data, num_epochs=arguments.epochs, cache=cache)
+            measure = functools.partial(seconds, unfreeze, data, pretrained=pretrained, num_epochs=arguments.epochs)
+            first = measure(cache=cache)
             with_them, without = [], []
             for _ in range(arguments.repeats):
-                with_them.append(seconds(unfreeze, data, num_epochs=arguments.epochs, cache=cache))
-                without.append(seconds(unfreeze, data, num_epochs=arguments.epochs, cache=None))
+                with_them.append(measure(cache=cache))
+                without.append(measure(cache=None))
             result["+".join(unfreeze)] = {
                 "first_s": round(first, 2),
                 "with_features_s": round(float(np.median(with_them)), 2),
