@@ -33,8 +33,8 @@ def seconds_per_step(
 ) -> dict[str, float]:
     """Precision → the shortest of some steps of ``batch_size`` images in it, in seconds; first steps do not count.
 
-    The precisions take turns, so that other work on the machine slows all of them and not one; together they take half
-    a second, or as long as two steps of each.
+    Each takes turns with the first one, so that other work on the machine slows both and not one; such a pair takes
+    half a second, or as long as three steps of each. Two models are in memory at a time.
     """
     if plan.hyperparameters.get("input_size", _SIDE) > _SIDE:
         batch_size = min(batch_size, _MAX_ENLARGED)
@@ -46,26 +46,34 @@ def seconds_per_step(
     settings = {**plan.hyperparameters, "batch_size": batch_size, "lr": 1e-7}
     one_step = replace(plan, hyperparameters=settings, num_epochs=_ROUNDS + 1)
     found = dict.fromkeys(precisions, float("inf"))
+    usual, *others = precisions
     threads_before = torch.get_num_threads()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:
             torch.set_num_threads(num_threads)
-            steps = {
-                precision: Training(replace(one_step, precision=precision), data, device=device).epochs()
-                for precision in precisions
-            }
-            for step in steps.values():
-                next(step)
-            start_s = time.perf_counter()
-            for number in range(_ROUNDS):
-                if number >= _MIN_ROUNDS and time.perf_counter() > start_s + _SECONDS:
-                    break
-                for precision, step in steps.items():
-                    # Which ends with numbers on the CPU, so a GPU has done its work too.
-                    found[precision] = min(found[precision], next(step).epoch_s)
+            for other in others:
+                _time_in_turns([replace(one_step, precision=name) for name in (usual, other)], data, device, found)
         finally:
             torch.set_num_threads(threads_before)
+            if device.type == "cuda":
+                torch.cuda.empty_cache()  # trials share the GPU, and not with this
     return found
+
+
+def _time_in_turns(
+    plans: Sequence[TrainingPlan], data: TrainingData, device: torch.device, found: dict[str, float]
+) -> None:
+    """Puts into ``found`` what is shorter than what is there."""
+    steps = {plan.precision: Training(plan, data, device=device).epochs() for plan in plans}
+    for step in steps.values():
+        next(step)
+    start_s = time.perf_counter()
+    for number in range(_ROUNDS):
+        if number >= _MIN_ROUNDS and time.perf_counter() > start_s + _SECONDS:
+            break
+        for precision, step in steps.items():
+            # Which ends with numbers on the CPU, so a GPU has done its work too.
+            found[precision] = min(found[precision], next(step).epoch_s)
 
 
 def choose(seconds: dict[str, float]) -> str:

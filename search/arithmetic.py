@@ -22,7 +22,7 @@ def decide_precision(config: SearchConfig, notes: list[str]) -> str | dict[str, 
     """What ``auto`` is here, so that it stays so on whatever machine the search is continued; network → precision if
     not the same for all. Adds to ``notes`` what was measured.
 
-    Each network is timed for less than a second with what lies in the middle of the space. A repeatable search takes
+    Each network is timed for a moment with what lies in the middle of the space. A repeatable search takes
     what the processor or GPU has instructions for, as a clock may not decide what it finds. What trials have a GPU for
     that this machine lacks is decided there.
     """
@@ -31,7 +31,12 @@ def decide_precision(config: SearchConfig, notes: list[str]) -> str | dict[str, 
     device = torch.device("cuda" if config.gpus_per_trial else "cpu")
     if config.deterministic:
         return resolve_precision(_AUTO, device)
-    found = {network.name: _probe(network, config, device, notes) for network in config.space.networks}
+    try:
+        found = {network.name: _probe(network, config, device, notes) for network in config.space.networks}
+    except RuntimeError as error:  # a GPU that others fill, say
+        precision = resolve_precision(_AUTO, device)
+        notes.append(f"precision: {precision}, untimed, because of {str(error).splitlines()[0][:200]}")
+        return precision
     one, *others = set(found.values())
     return found if others else one
 

@@ -70,7 +70,8 @@ class JournalFile(JournalFileBackend):
         A crash leaves some of them, from the first one on, as it would if each were appended by itself.
 
         Raises:
-            OSError: as ``append_logs``; the file has none of them until something more can be written.
+            OSError: as ``append_logs``; the file has none of them until something more can be written, and never any if
+                another process writes before.
         """
         with self._locked():
             self._keeps = True
@@ -97,12 +98,20 @@ class JournalFile(JournalFileBackend):
 
     def _write(self, lines: list[bytes]) -> None:
         """Those that were kept, and then these."""
-        with open(self._path, "r+b", buffering=0) as file:  # unlike "a", makes no file
-            self._check(os.fstat(file.fileno()))
-            _append(file, b"".join([*self._kept, *lines]))
-        for line in self._kept:  # lines that it did not read Optuna would look for from the first one on
+        kept, self._kept = self._kept, []  # whatever ends this, none is written twice
+        known_end = self._log_number_offset.get(self._num_read)
+        try:
+            with open(self._path, "r+b", buffering=0) as file:  # unlike "a", makes no file
+                found = os.fstat(file.fileno())
+                self._check(found)
+                if kept and found.st_size != known_end:
+                    raise OSError(errno.EBUSY, "another process has written to it since an append failed", self._path)
+                _append(file, b"".join([*kept, *lines]))
+        except OSError:
+            self._kept = kept
+            raise
+        for line in kept:  # lines that it did not read Optuna would look for from the first one on
             self._log_number_offset[self._num_read + 1] = self._log_number_offset[self._num_read] + len(line)
-        self._kept = []
 
     def _check(self, found: os.stat_result) -> None:
         if _identity(found) != self._opened:

@@ -88,6 +88,7 @@ def test_the_shortest_of_steps_that_take_turns_counts_but_not_the_first(monkeypa
                 yield type("Epoch", (), {"epoch_s": seconds})()
 
     monkeypatch.setattr(probe, "Training", Scripted)
+    monkeypatch.setattr(probe, "_SECONDS", 60.0)
     plan = TrainingPlan(network="customnet", hyperparameters={}, num_epochs=1, seed=0)
     both = ("fp32", "fp32-channels-last")
     assert seconds_per_step(plan, both, device=CPU, num_threads=1, batch_size=8) == {both[0]: 2.0, both[1]: 1.0}

@@ -119,6 +119,24 @@ def test_an_event_that_cannot_be_written_leaves_the_file_as_it_was_and_comes_bef
     assert [trial.state for trial in study.study.get_trials()] == [TrialState.FAIL, TrialState.RUNNING]
 
 
+def test_what_could_not_be_written_stays_out_when_another_process_has_written_since(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = SearchStudy.open(experiment, CONFIG)
+    number = start_trial(study)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: os.close(-1))
+        with pytest.raises(OSError, match="Bad file"):
+            study.fail(number, Failure(Reason.CODE, "KeyError: 'x'"))
+    read_study(experiment).set_user_attr("note", "of another process")
+    before = experiment.journal.read_bytes()
+    for _ in range(2):
+        with pytest.raises(OSError, match="another process has written to it"):
+            start_trial(study)
+    assert experiment.journal.read_bytes() == before
+    assert [trial.state for trial in read(experiment)] == [TrialState.RUNNING]
+
+
 def test_what_was_recorded_before_an_event_was_broken_off_is_in_the_file(experiment: Experiment) -> None:
     study = SearchStudy.open(experiment, CONFIG)
     number = start_trial(study)

@@ -127,7 +127,7 @@ def search_replay(
     found, resources = find(experiment, experiments_dir), local_resources()
     recorded = find_replayable(found, trial)
     anywhere = read_config(found).model_copy(update={"accelerator_type": None, "node_labels": {}})
-    prepared, slots = prepare_search(anywhere, data_dir, nodes=[resources])
+    prepared, slots = prepare_search(anywhere, data_dir, nodes=[resources], before=anywhere)
     with interruptible() as interruption:
         try:
             with local_ray(num_cpus=resources.cpus, num_gpus=resources.gpus):
