@@ -47,7 +47,7 @@ def run(module: str, job: Job, *, python: Path | None = None, target: float | No
     """
     command = [str(python or sys.executable), "-m", module, str(job.write())]
     output, best = Path(job.folder, "output.txt"), list[tuple[float, float]]()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the program ends with this one
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the program ends with this one
     with output.open("wb") as file:
         start_s = time.perf_counter()
         tree = _Tree(_start(command, job, file))
@@ -61,6 +61,7 @@ def run(module: str, job: Job, *, python: Path | None = None, target: float | No
             seconds = time.perf_counter() - start_s
         finally:
             tree.end()
+            signal.signal(signal.SIGTERM, before)
     _note(best, job, since_s=start_s)
     reports = job.reports()
     failed = not reached and (tree.status != 0 or len({r["number"] for r in reports}) < len(job.configurations))

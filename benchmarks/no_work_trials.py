@@ -1,6 +1,6 @@
 """Seconds per trial that does no work: ours, with study, journal and TPE, beside Ray's documented nesting.
 
-Both run in one session of a local Ray, which is started before the clock. `python -m benchmarks.no_work_trials`.
+Each has a local Ray, which is started before the clock; they take turns. `python -m benchmarks.no_work_trials`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from benchmarks.configurations import draw
 from benchmarks.no_work import NoWork
 from benchmarks.peers.job import Job
-from benchmarks.peers.ray_nesting import search
+from benchmarks.peers.ray_nesting import documented_ray, search
 from benchmarks.results import keep, summarise
 from cluster.session import local_ray
 from fmnist_models.data import load_images, split_training
@@ -63,16 +64,24 @@ def ours(num_trials: int, folder: Path, *, workers: int = 1) -> SearchStudy:
 def measure(num_trials: int, folder: Path) -> float:
     """Seconds per trial of a whole search, after a warm-up."""
     folder.mkdir()
-    ours(4, folder / "warm-up")
-    start_s = time.perf_counter()
-    ours(num_trials, folder / "measured")
-    return (time.perf_counter() - start_s) / num_trials
+    with _our_ray():
+        ours(4, folder / "warm-up")
+        start_s = time.perf_counter()
+        ours(num_trials, folder / "measured")
+        return (time.perf_counter() - start_s) / num_trials
 
 
-def seconds_after_first(study: SearchStudy) -> float:
-    """Seconds per trial from the end of the first one, for which the slot's worker group had to start."""
+def measure_groups(folder: Path) -> float:
+    """Seconds per trial of two workers from the end of the first one, for which the worker group had to start."""
+    with _our_ray():
+        study = ours(20, folder, workers=2)
     ended = sorted(trial.datetime_complete.timestamp() for trial in study.study.trials if trial.datetime_complete)
     return (ended[-1] - ended[0]) / (len(ended) - 1)
+
+
+def _our_ray() -> AbstractContextManager[None]:
+    resources = local_resources()
+    return local_ray(num_cpus=resources.cpus, num_gpus=resources.gpus)
 
 
 def documented_nesting(num_trials: int, folder: Path, *, at_once: int) -> float:
@@ -87,9 +96,10 @@ def documented_nesting(num_trials: int, folder: Path, *, at_once: int) -> float:
         folder=str(folder),
     )
     job.write()
-    start_s = time.perf_counter()
-    search(job)
-    return (time.perf_counter() - start_s) / num_trials
+    with documented_ray(num_cpus=at_once):
+        start_s = time.perf_counter()
+        search(job)
+        return (time.perf_counter() - start_s) / num_trials
 
 
 _OURS, _NESTING, _ONE, _GROUPS = "ours", "nesting", "nesting-one-at-a-time", "ours-two-workers"
@@ -102,7 +112,7 @@ def measures(arguments: argparse.Namespace, folder: Path, *, cpus: int) -> dict[
         _OURS: lambda: measure(arguments.trials, folder / "ours"),
         _NESTING: lambda: documented_nesting(num_trials, folder / "nesting", at_once=cpus),
         _ONE: lambda: documented_nesting(num_trials, folder / "one", at_once=1),
-        _GROUPS: lambda: seconds_after_first(ours(20, folder / "groups", workers=2)),
+        _GROUPS: lambda: measure_groups(folder / "groups"),
     }
 
 
@@ -115,14 +125,14 @@ def main() -> None:
     parser.add_argument("--baseline-trials", type=int, default=4, help="of Ray's, in each search")
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
-    resources = local_resources()
+    cpus = local_resources().cpus
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     found: dict[str, list[float]] = {}
-    with tempfile.TemporaryDirectory() as name, local_ray(num_cpus=resources.cpus, num_gpus=resources.gpus):
+    with tempfile.TemporaryDirectory() as name:
         for repeat in range(arguments.repeats):
             folder = Path(name, str(repeat))
             folder.mkdir()
-            run = measures(arguments, folder, cpus=resources.cpus)
+            run = measures(arguments, folder, cpus=cpus)
             for what in arguments.only if repeat % 2 == 0 else arguments.only[::-1]:
                 found.setdefault(what, []).append(run[what]())
     summaries = {what: summarise(values) for what, values in found.items()}

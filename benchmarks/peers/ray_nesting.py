@@ -10,8 +10,11 @@ its default of one CPU each, two CPUs would run one trial at a time, or wait for
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 import ray.train
@@ -22,8 +25,9 @@ from ray.tune.schedulers import ASHAScheduler
 
 from benchmarks.peers import plain
 from benchmarks.peers.job import Job
-from cluster.session import local_ray
+from cluster.ports import free_ports
 
+_ADDRESS = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"  # loopback; Linux's Ray replaces 127.0.0.1
 _DRIVER = {"node:__internal_head__": 0.001}  # a resource that each head node has
 
 
@@ -45,7 +49,6 @@ def train_fn_per_worker(train_loop_config: dict[str, Any]) -> None:
 
 
 def train_driver_fn(config: dict[str, Any]) -> None:
-    os.environ["RAY_ADDRESS"] = config["ray_address"]  # else the end of a trial may wait for a Ray that is long gone
     trainer = ray.train.torch.TorchTrainer(
         train_fn_per_worker,
         train_loop_config=config["train_loop_config"],
@@ -69,7 +72,6 @@ def search(job: Job) -> None:
                 "job": str(job.path),
                 "number": ray.tune.grid_search(list(range(len(job.configurations)))),
             },
-            "ray_address": ray.get_runtime_context().gcs_address,
             "storage_path": f"{job.folder}/train",
         },
         tune_config=ray.tune.TuneConfig(
@@ -85,9 +87,30 @@ def search(job: Job) -> None:
         raise errors[0]
 
 
+@contextlib.contextmanager
+def documented_ray(*, num_cpus: int) -> Iterator[None]:
+    """A Ray as `ray.init()` starts it, with its dashboard: through that, what is left of a trial that was stopped early
+    asks whether it may free the trial's CPU, and without it the search would hang. The address is in the environment
+    for the same reason: on a machine with several Rays it would not know which one to ask."""
+    port = str(free_ports(1)[0])
+    ours = {"RAY_GCS_SERVER_PORT": port, "RAY_ADDRESS": f"{_ADDRESS}:{port}", "RAY_USAGE_STATS_ENABLED": "0"}
+    before = {name: os.environ.get(name) for name in ours}
+    os.environ |= ours
+    with tempfile.TemporaryDirectory(prefix="bench-ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        try:
+            ray.init("local", num_cpus=num_cpus, num_gpus=0, _node_ip_address=_ADDRESS, _temp_dir=folder)
+            yield
+        finally:
+            ray.shutdown()
+            for name, value in before.items():
+                del os.environ[name]
+                if value is not None:
+                    os.environ[name] = value
+
+
 def main() -> None:
     job = Job.read(sys.argv[1])
-    with local_ray(num_cpus=job.num_trials_at_once, num_gpus=0):
+    with documented_ray(num_cpus=job.num_trials_at_once):
         search(job)
 
 

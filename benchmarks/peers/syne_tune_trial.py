@@ -19,10 +19,11 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=float)
     arguments, _ = parser.parse_known_args()
     job = Job.read(arguments.job)
-    if arguments.number >= len(job.configurations):  # one more than asked for may be started
-        return
     configuration = {name: getattr(arguments, name) for name in SPACE}
     report = Reporter()
+    if arguments.number >= len(job.configurations):  # one more than asked for may be started
+        report(epoch=1, val_accuracy=0.0)
+        return
     for epoch, accuracy in enumerate(train(configuration, arguments.number, job), start=1):
         report(epoch=epoch, val_accuracy=accuracy)
 
