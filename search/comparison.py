@@ -15,7 +15,7 @@ from fmnist_models.errors import UserError
 from fmnist_models.mcnemar import McNemar, mcnemar
 from search.errors import ExperimentError, SelectionError
 from search.experiment import Experiment
-from search.record import STATE_NAMES, best_trial, list_trials
+from search.record import STATE_NAMES, best_trial, is_cross_validation, list_trials
 from search.results import busy_s, compact_parameters, read_settings
 from search.trial_detail import differing
 
@@ -39,7 +39,8 @@ class Side:
     """One of the experiments.
 
     ``search_s``: seconds in which at least one of the trials that have ended was under way. ``parameters``: of the
-    best trial. ``test``: ``None`` if there is no result; ``no_test`` says why.
+    best trial. ``test``: ``None`` if there is no result; ``no_test`` says why. ``is_cross_validation``: the trials are
+    folds of one configuration, of which none is the best and none met the test images.
     """
 
     location: str
@@ -55,6 +56,7 @@ class Side:
     settings: Mapping[str, Any]
     test: Accuracy | None
     no_test: str | None
+    is_cross_validation: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +116,8 @@ def _read_side(experiment: Experiment) -> Side:
     best = best_trial(trials, settings["metric"])
     search_s = busy_s(trials)
     num_ended = sum(trial.state.is_finished() for trial in trials)
-    test, no_test = _read_test(experiment)
+    are_folds = is_cross_validation(trials)
+    test, no_test = (None, _never_tested(experiment)) if are_folds else _read_test(experiment)
     return Side(
         location=experiment.location,
         name=experiment.name,
@@ -129,6 +132,7 @@ def _read_side(experiment: Experiment) -> Side:
         settings=_flatten(settings),
         test=test,
         no_test=no_test,
+        is_cross_validation=are_folds,
     )
 
 
@@ -169,7 +173,10 @@ def _read_test(experiment: Experiment) -> tuple[Accuracy | None, str | None]:
 
 
 def _compare_pairs(experiments: Sequence[Experiment], sides: Sequence[Side]) -> list[Pair]:
-    read = [_read_predictions(experiment) for experiment in experiments]
+    read = [
+        _never_tested(experiment) if side.is_cross_validation else _read_predictions(experiment)
+        for experiment, side in zip(experiments, sides, strict=True)
+    ]
     pairs = []
     for first, second in itertools.combinations(range(len(sides)), 2):
         a, b = read[first], read[second]
@@ -180,6 +187,10 @@ def _compare_pairs(experiments: Sequence[Experiment], sides: Sequence[Side]) -> 
                 test = mcnemar(a.predicted == a.labels, b.predicted == b.labels)
         pairs.append(Pair(first=first, second=second, test=test, refused=refused))
     return pairs
+
+
+def _never_tested(experiment: Experiment) -> str:
+    return f"{experiment.name} is a cross-validation, whose folds never meet the test images"
 
 
 def _read_predictions(experiment: Experiment) -> Predictions | str:

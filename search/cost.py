@@ -1,4 +1,5 @@
-"""What a search has cost: for how long its trainings held processors. Neither Ray nor torch."""
+"""What a search has cost, in epochs of training; starting, saving and testing are not counted. Neither Ray nor
+torch."""
 
 from __future__ import annotations
 

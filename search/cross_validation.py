@@ -32,7 +32,7 @@ class Estimate:
     The interval is Student's t over the K folds, with K - 1 degrees of freedom. It takes the folds for independent,
     which they are not: any two share most of their training images, so that it is rather too narrow, and no unbiased
     estimate of the variance exists (Bengio and Grandvalet 2004, "No Unbiased Estimator of the Variance of K-Fold
-    Cross-Validation", JMLR 5).
+    Cross-Validation", JMLR 5). That of a share ends at 0 and 1, where it would go beyond what is possible.
     """
 
     mean: float
@@ -46,7 +46,8 @@ class Estimate:
 class CrossValidation:
     """A configuration, trained ``num_folds`` times for ``num_epochs`` epochs, each time judged by images held out.
 
-    ``source``: the experiment whose trial ``of_trial`` has the configuration; ``None`` if it is of a file.
+    ``source``: the experiment whose trial ``of_trial`` has the configuration; ``None`` if it is of a file. A search on
+    some of the same images chose that trial and its number of epochs, so that its values are a little optimistic.
     ``metrics``: accuracy, loss (mean cross-entropy, in nats) and macro averages. ``classes``: of each class, its
     precision, recall and F1. ``pooled``: all images, each as the fold predicted it that had not seen it.
     """
@@ -99,13 +100,14 @@ class FoldPredictions:
     loss: float
 
 
-def estimate(values: Sequence[float]) -> Estimate:
-    """Mean, deviation and interval of at least two values."""
+def estimate(values: Sequence[float], *, is_share: bool = True) -> Estimate:
+    """Mean, deviation and interval of at least two values; ``is_share``: none can be less than 0 or more than 1."""
     from scipy.stats import t
 
     mean, deviation = statistics.fmean(values), statistics.stdev(values)
     half = float(t.ppf(0.975, len(values) - 1)) * deviation / math.sqrt(len(values))
-    return Estimate(mean=mean, deviation=deviation, low=mean - half, high=mean + half, values=tuple(values))
+    low, high = (max(0.0, mean - half), min(1.0, mean + half)) if is_share else (mean - half, mean + half)
+    return Estimate(mean=mean, deviation=deviation, low=low, high=high, values=tuple(values))
 
 
 def judge_folds(
@@ -115,7 +117,7 @@ def judge_folds(
     scores = [score(one.predictions.labels, one.predictions.predicted, class_names=class_names) for one in folds]
     metrics = {
         "accuracy": estimate([one.accuracy for one in scores]),
-        "loss": estimate([one.loss for one in folds]),
+        "loss": estimate([one.loss for one in folds], is_share=False),
         **{f"macro {name}": estimate([getattr(one.macro, name) for one in scores]) for name in _AVERAGED},
     }
     classes = {
@@ -159,6 +161,14 @@ def read_cross_validation(experiment: Experiment) -> CrossValidation | None:
     if not all(math.isfinite(number) for _, _, one in found.rows() for number in (one.mean, one.deviation)):
         raise ExperimentError(f"{path} is no result of a cross-validation: a value is no finite number")
     return found
+
+
+def describe_limits(found: CrossValidation) -> str:
+    """What to bear in mind about the numbers."""
+    limits = "the intervals take folds for independent, and are rather too narrow as folds share training images"
+    if found.source is None:
+        return limits
+    return f"{limits}; the values are a little optimistic, as a search on some of these images chose the configuration"
 
 
 def describe_estimates(estimates: Mapping[str, Estimate]) -> list[tuple[str, ...]]:

@@ -37,7 +37,7 @@ from search.predictions import Predictions
 from search.preparation import Prepared
 from search.progress import Progress
 from search.record import MESSAGE, best_epoch, list_trials
-from search.repeating import are_trained, train_repetitions
+from search.repeating import are_trained, check_configuration, train_repetitions
 from search.repetition import Repetition, by_key
 from search.runner import Outcome
 from search.slots import Slots
@@ -157,6 +157,7 @@ def cross_validate(
     ran out before. ``prepared.data`` is what is to be folded.
 
     Raises:
+        ConfigError: the folds there were trained under another configuration.
         ExperimentError: a fold failed, or what happens cannot be recorded, or the experiment holds something else.
         KeyboardInterrupt: SIGINT; the same call goes on.
     """
@@ -164,9 +165,11 @@ def cross_validate(
     assert isinstance(data, FoldedImages)
     wanted = subject.repetitions(data.folds)
     check_same(experiment, wanted)
+    check_configuration(experiment, prepared)
     if are_trained(experiment, wanted):
         saved = read_cross_validation(experiment)
         if saved is not None:
+            _remove_weights(experiment)  # a crash may have come in between
             return saved
     outcome = train_repetitions(
         experiment,
@@ -221,15 +224,21 @@ def _predict_fold(
 
 
 def _save(experiment: Experiment, found: CrossValidation, folds: list[FoldPredictions]) -> None:
-    """Writes the tables and, last, the result; from then on nobody needs the folds' weights."""
+    """Writes and sends the tables and, last, the result; from then on nobody needs the folds' weights."""
     try:
         pooled = format_pooled(folds, class_names=CLASS_NAMES, dataset=found.dataset)
-        write_aside(experiment.evaluation.predictions, pooled)
+        write_aside(experiment.out_of_fold, pooled)
         write_aside(experiment.cross_validation_table, found.to_csv())
+        experiment.send()
         write_aside(experiment.cross_validation, json.dumps(found.to_dict(), indent=2) + "\n")
+        if experiment.store is not None:
+            experiment.store.send(experiment.cross_validation)
     except OSError as error:
         raise ExperimentError(f"the result cannot be saved in {experiment.path}: {error}") from error
-    experiment.send()
+    _remove_weights(experiment)
+
+
+def _remove_weights(experiment: Experiment) -> None:
     for trial in list_trials(experiment):
         experiment.trial(trial.number).remove_checkpoints()
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from search.cross_validation import CrossValidation
     from search.replay import Replay
 
+_WIDTH_OF_INTERVALS = 100
+
 
 def trials_table(trials: pd.DataFrame, *, title: str, metric: str) -> Group:
     """The trials as they stand in the data frame, all parameters of one in one column."""
@@ -82,8 +84,9 @@ def confirmation_table(confirmation: Confirmation) -> Group:
     return Group(as_text(title, style="bold"), table, as_text(describe_confirmation(confirmation)))
 
 
-def cross_validation_table(found: CrossValidation) -> Group:
-    """Means, deviations and intervals over folds, of the whole and of each class."""
+def cross_validation_table(found: CrossValidation, *, width: int) -> Group:
+    """Means, deviations and intervals over folds, of the whole and of each class; ``width`` characters a line, of which
+    the intervals of the classes need 100."""
     what = "the configuration" if found.of_trial is None else f"trial {found.of_trial} of {found.source}"
     title = f"\n{found.experiment}: {what} on {found.dataset}, {found.num_folds} folds of {found.num_epochs} epochs"
     table = Table(box=None, pad_edge=False, header_style="dim")
@@ -97,7 +100,11 @@ def cross_validation_table(found: CrossValidation) -> Group:
     for position, name in enumerate(("class", "precision", "recall", "f1")):
         classes.add_column(name, justify="right" if position else "left")
     for name, estimates in found.classes.items():
-        classes.add_row(*map(as_text, (name, *(row[1] for row in describe_estimates(estimates)))))
+        if width >= _WIDTH_OF_INTERVALS:
+            cells = [f"{e.mean:.3f} ± {e.deviation:.3f} ({e.low:.3f}-{e.high:.3f})" for e in estimates.values()]
+        else:
+            cells = [row[1] for row in describe_estimates(estimates)]
+        classes.add_row(*map(as_text, (name, *cells)))
     return Group(as_text(title, style="bold"), table, Text(), classes)
 
 

@@ -29,7 +29,7 @@ from search.evaluation_file import Evaluation
 from search.experiment import FINAL, EvaluationFiles, Experiment
 from search.fold_values import fold_epochs
 from search.predictions import Predictions, format_predictions
-from search.record import best_epoch, best_trial, best_value, read_study
+from search.record import best_epoch, best_trial, best_value, is_cross_validation, read_study
 from search.space import MODEL
 
 RULE = "best epoch on validation images among complete trials; the test set had no part in the choice"
@@ -49,9 +49,15 @@ def choose_trial(experiment: Experiment, config: SearchConfig, number: int | Non
     """The trial of that number, or the best one if ``number`` is ``None``.
 
     Raises:
-        ExperimentError: there is no such trial, or none that can be evaluated.
+        ExperimentError: there is no such trial, or none that can be evaluated, or the trials are folds.
     """
     trials = read_study(experiment).get_trials(deepcopy=False)
+    if is_cross_validation(trials):
+        raise ExperimentError(
+            f"{experiment.name} is a cross-validation: its trainings are folds of one configuration, of which none is "
+            f"the best and none leaves a model; {experiment.cross_validation.name} says what they came to; valid: an "
+            "experiment that is a search"
+        )
     if number is None:
         best = best_trial(trials, config.metric)
         if best is None:

@@ -95,6 +95,11 @@ class Experiment:
         return self.path / "crossval.csv"
 
     @property
+    def out_of_fold(self) -> Path:
+        """What was said of every training image by the fold that had not seen it."""
+        return self.path / "out_of_fold.csv"
+
+    @property
     def best_weights(self) -> Path:
         return self.path / "best" / "model.safetensors"
 

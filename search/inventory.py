@@ -36,8 +36,8 @@ class State(StrEnum):
 class Progress:
     """How far a search is: ``num_ended`` of ``max_trials`` trials; ``num_open`` are not at their end.
 
-    ``best_value``: of the best complete trial, in ``metric``; ``None`` if none is complete. ``is_settled``: nothing is
-    left of its confirmation, if it wants one.
+    ``best_value``: of the best complete trial, in ``metric``; ``None`` if none is complete, or they are folds.
+    ``is_settled``: nothing is left of its confirmation, if it wants one.
     """
 
     num_ended: int

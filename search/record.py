@@ -31,6 +31,9 @@ MESSAGE = "message"
 NUM_EPOCHS = "num_epochs"
 """User attribute of a trial whose number of epochs was given to it: its last epoch counts, not its best, as choosing by
 the values that it is judged by would be optimistic."""
+FOLD = "fold"
+"""User attribute of a trial that is one fold of a cross-validation: of the same configuration as the others, so that
+none is better."""
 
 STATE_NAMES = {
     TrialState.COMPLETE: "complete",
@@ -178,18 +181,26 @@ def best_value(trial: FrozenTrial, metric: str) -> float | None:
     return None if epoch is None else curve(trial)[epoch]
 
 
+def is_cross_validation(trials: Sequence[FrozenTrial]) -> bool:
+    """Whether there are folds of a cross-validation among them."""
+    return any(FOLD in trial.user_attrs for trial in trials)
+
+
 def best_trial(trials: Sequence[FrozenTrial], metric: str) -> FrozenTrial | None:
-    """The complete trial with the best value, the lowest number of equals; ``None`` if none is complete."""
+    """The complete trial with the best value, the lowest number of equals; ``None`` if none is complete. A fold of a
+    cross-validation is none."""
     return trials[min(ranked)[1]] if (ranked := _ranked(trials, metric)) else None
 
 
 def best_trials(trials: Sequence[FrozenTrial], metric: str) -> list[FrozenTrial]:
-    """The complete trials, best value first, of equals the lowest number first."""
+    """The complete trials that are no folds of a cross-validation, best value first, of equals the lowest number
+    first."""
     return [trials[number] for _, number in sorted(_ranked(trials, metric))]
 
 
 def _ranked(trials: Sequence[FrozenTrial], metric: str) -> list[tuple[float, int]]:
-    values = {trial.number: trial.value for trial in trials if trial.state == TrialState.COMPLETE}
+    ranked = [one for one in trials if one.state == TrialState.COMPLETE and FOLD not in one.user_attrs]
+    values = {trial.number: trial.value for trial in ranked}
     return [(_sign(metric) * value, number) for number, value in values.items() if value is not None]
 
 

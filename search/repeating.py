@@ -10,7 +10,7 @@ from fmnist_models.files import write_aside
 from fmnist_models.folds import FoldedImages
 from fmnist_models.training import Training
 from search.config import SearchConfig
-from search.continuation import open_experiment
+from search.continuation import check_continuation, open_experiment
 from search.experiment import Experiment
 from search.preparation import Prepared
 from search.progress import Progress
@@ -32,6 +32,15 @@ def are_trained(experiment: Experiment, wanted: Sequence[Repetition]) -> bool:
     experiment.fetch()
     there = by_key(list_trials(experiment)) if experiment.exists() else {}
     return all(one.key in there and there[one.key].state.is_finished() for one in wanted)
+
+
+def check_configuration(experiment: Experiment, prepared: Prepared) -> None:
+    """Makes sure that what the experiment holds, if anything, was trained under the configuration of ``prepared``.
+
+    Raises:
+        ConfigError: it was not; shows each key that differs.
+    """
+    check_continuation(experiment, _derive_config(prepared, 0, time_left_s=None, keep_weights=False))
 
 
 def train_repetitions(
@@ -57,15 +66,15 @@ def train_repetitions(
         ExperimentError: another process is at it, or what happens cannot be recorded.
         KeyboardInterrupt: SIGINT.
     """
-    if are_trained(experiment, wanted):
+    is_done = are_trained(experiment, wanted)
+    check_configuration(experiment, prepared)
+    if is_done:
         return Outcome.FINISHED
     if time_left_s is not None and time_left_s <= 0:
         return Outcome.OUT_OF_TIME
     before = list_trials(experiment) if experiment.exists() else []
     total = len(before) + sum(one.key not in by_key(before) for one in wanted)
-    config = _derive_config(prepared.config, total, time_left_s=time_left_s, keep_weights=keep_weights)
-    if not isinstance(prepared.data, FoldedImages):
-        config = config.model_copy(update={"objective": None})
+    config = _derive_config(prepared, total, time_left_s=time_left_s, keep_weights=keep_weights)
     with open_experiment(experiment, config):
         study = open_study(experiment, study_storage=config.study_storage, direction=DIRECTIONS[config.metric])
         trials = study.get_trials(deepcopy=False)
@@ -89,9 +98,10 @@ def train_repetitions(
 
 
 def _derive_config(
-    config: SearchConfig, num_trials: int, *, time_left_s: float | None, keep_weights: bool
+    prepared: Prepared, num_trials: int, *, time_left_s: float | None, keep_weights: bool
 ) -> SearchConfig:
     """The search's configuration without what chooses: nothing is drawn and nothing pruned."""
+    config = prepared.config
     return config.model_copy(
         update={
             "max_trials": num_trials,
@@ -101,5 +111,6 @@ def _derive_config(
             "keep_checkpoints": num_trials if keep_weights else 1,
             "confirm": None,
             "mlflow": None,
+            "objective": config.objective if isinstance(prepared.data, FoldedImages) else None,
         }
     )

@@ -10,10 +10,10 @@ from typing import Any, TypeGuard
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from search.record import NUM_EPOCHS
+from search.record import FOLD, NUM_EPOCHS
 
-OF_TRIAL, SEED, REPLICATE, FOLD = "of_trial", "seed", "replicate", "fold"
-"""User attributes of a repetition; all hold whole numbers."""
+OF_TRIAL, SEED, REPLICATE = "of_trial", "seed", "replicate"
+"""User attributes of a repetition, besides those of ``search.record``; all hold whole numbers."""
 
 Key = tuple[int | None, int | None, int | None]
 

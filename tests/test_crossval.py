@@ -83,7 +83,7 @@ def test_the_folds_are_trials_of_an_experiment_and_keep_no_weights(validated: Pa
 
 def test_what_is_saved_is_what_the_predictions_say(validated: Path) -> None:
     experiment = Experiment(validated / f"mine-trial-1-{NUM_FOLDS}-folds")
-    found, table = read_cross_validation(experiment), pd.read_csv(experiment.evaluation.predictions)
+    found, table = read_cross_validation(experiment), pd.read_csv(experiment.out_of_fold)
     images = load_images("synthetic", "train", root=Path("unused"), size=240)
     assert found is not None
     assert (found.source, found.of_trial, found.num_folds, found.num_epochs) == ("mine", 1, NUM_FOLDS, 2)
@@ -100,7 +100,7 @@ def test_what_is_saved_is_what_the_predictions_say(validated: Path) -> None:
     assert found.metrics["loss"].values == pytest.approx(losses, rel=1e-5)
     trials = list_trials(experiment)
     assert [trial.value for trial in trials] == pytest.approx(accuracies, abs=1e-6)
-    saved = read_predictions(experiment.evaluation.predictions, class_names=CLASS_NAMES)
+    saved = read_predictions(experiment.out_of_fold, class_names=CLASS_NAMES)
     assert found.pooled.accuracy == pytest.approx((saved.labels == saved.predicted).mean())
     rows = pd.read_csv(experiment.cross_validation_table, keep_default_na=False)
     assert len(rows) == 5 + 3 * len(CLASS_NAMES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -52,8 +53,10 @@ def crossval(
 
     Shows and saves, in crossval.json and crossval.csv, mean, standard
     deviation and a 95 % interval over folds of each metric, and in
-    predictions.csv what was said of each image by the fold that had not seen
-    it. The interval is rather too narrow, as folds share training images.
+    out_of_fold.csv what was said of each image by the fold that had not seen
+    it. The interval is rather too narrow, as folds share training images; and
+    where a search on some of these images chose the configuration and its
+    number of epochs, the values are a little optimistic.
 
     The same command again goes on with what was interrupted.
     """
@@ -88,6 +91,7 @@ def crossval(
 
 
 def _choose(subject: str, trial: int | None, experiments_dir: str | None, overrides: list[str]) -> tuple[Subject, str]:
+    from search.address import check_trust
     from search.config import load_config
     from search.crossvalidating import subject_of_config, subject_of_trial
 
@@ -96,6 +100,8 @@ def _choose(subject: str, trial: int | None, experiments_dir: str | None, overri
         return subject_of_config(config, where=subject), stem
     experiment = find(subject, experiments_dir)
     chosen = subject_of_trial(experiment, trial)
+    if chosen.config.study_storage is not None:
+        check_trust(experiment, chosen.config.study_storage, to_write=True)
     return chosen, f"{experiment.name}-trial-{chosen.of_trial}"
 
 
@@ -117,12 +123,14 @@ def _run(
     from search.experiment import experiments_dir as resolve_experiments_dir
     from search.experiment import new_experiment
     from search.progress import SearchProgress
-    from search.repeating import are_trained
+    from search.repeating import are_trained, check_configuration
     from search.retention import check_room
     from search.slots import cluster_resources, local_resources
 
     directory = resolve_experiments_dir(experiments_dir)
     experiment = new_experiment(name, directory=directory, study_storage=subject.config.study_storage)
+    if subject.source is not None:  # its maker named the database, not this person
+        experiment = dataclasses.replace(experiment, study_storage=None)
     wanted = subject.repetitions(num_folds)
     check_same(experiment, wanted)
     before = read_config(experiment) if experiment.exists() else subject.config if subject.source else None
@@ -138,6 +146,7 @@ def _run(
         check_folds(images, folds=num_folds)
         print_notes(prepared.notes, console)
         prepared = with_folds(prepared, FoldedImages(images, folds=num_folds, seed=config.seed))
+        check_configuration(experiment, prepared)
         check_room(experiment, config.model_copy(update={"keep_checkpoints": num_folds}), num_slots=slots.count)
         if address is not None:
             experiment.create()
@@ -150,12 +159,13 @@ def _run(
 
 
 def _show(found: CrossValidation, console: Console) -> None:
+    from search.cross_validation import describe_limits
     from search.display import cross_validation_table
 
-    console.print(cross_validation_table(found))
+    console.print(cross_validation_table(found, width=console.width))
     scores = found.pooled
     say(
-        f"out-of-fold accuracy {scores.accuracy:.2%} on {scores.num_images:,} {found.dataset} training images; the "
-        "intervals take folds for independent, and are rather too narrow as folds share training images",
+        f"out-of-fold accuracy {scores.accuracy:.2%} on {scores.num_images:,} {found.dataset} training images; "
+        f"{describe_limits(found)}",
         console,
     )

@@ -219,7 +219,7 @@ def _show_result(request: Request, prepared: Prepared, result: SearchResult, cos
     if result.idle_share is not None:
         why = ", waiting for older trials so that the search repeats exactly" if config.deterministic else ""
         say(f"slots stood idle {result.idle_share:.0%} of the time{why}", console, style="dim")
-    say(f"trained for {cost} in all", console, style="dim")
+    say(f"epochs of training took {cost} in all, starting, saving and testing not counted", console, style="dim")
     trials = read_study(experiment).get_trials(deepcopy=False)
     best = best_trial(trials, config.metric)
     if config.deterministic:

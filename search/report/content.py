@@ -9,6 +9,7 @@ from pathlib import Path
 from search.confirmation_text import HEADER, describe_confirmation, tabulate_confirmation
 from search.report.calibration import chart_calibration
 from search.report.classes import chart_classes, estimate_classes
+from search.report.cross_validation import read_result, tabulate_estimates
 from search.report.curves import chart_curves
 from search.report.drawing import counts_and_shares, draw
 from search.report.evaluated import Evaluated, read_evaluated
@@ -37,6 +38,23 @@ class Content:
     @cached_property
     def evaluated(self) -> Evaluated | None:
         return None if isinstance(self._evaluated, str) else self._evaluated
+
+    def sections(self) -> list[Section]:
+        """All of them, in their order."""
+        if self.material.is_cross_validation:
+            return self.cross_validation()
+        return [*self.search(), *self.confirmation(), self.winner(), self.pictures()]
+
+    def cross_validation(self) -> list[Section]:
+        """What the folds of one configuration came to, and how they trained: none wins, or meets test images."""
+        return [
+            tabulate_estimates(read_result(self.material)),
+            Section(
+                key="course",
+                title="Course of the training",
+                items=[chart_curves(self.material), chart_timeline(self.material)],
+            ),
+        ]
 
     def search(self) -> list[Section]:
         """What the trials say."""

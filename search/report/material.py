@@ -15,7 +15,7 @@ from search.confirmation import Confirmation, is_settled, read_confirmation
 from search.errors import ExperimentError
 from search.experiment import Experiment
 from search.inventory import State, find_holder
-from search.record import best_trial, best_value, list_trials
+from search.record import best_trial, best_value, is_cross_validation, list_trials
 from search.results import read_settings
 
 _MAX_IMAGES = 100_000
@@ -43,6 +43,11 @@ class Material:
         if self.confirmation is None or self.confirmation.winner is None:
             return self.best
         return self.trials[self.confirmation.winner]
+
+    @property
+    def is_cross_validation(self) -> bool:
+        """Whether the trials are folds of one configuration, of which none is the best."""
+        return is_cross_validation(self.trials)
 
     @property
     def metric(self) -> str:

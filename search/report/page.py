@@ -18,6 +18,7 @@ from search.errors import ExperimentError
 from search.experiment import Experiment
 from search.inventory import State
 from search.report.content import Content
+from search.report.cross_validation import describe_folds
 from search.report.items import Chart, Item, Section
 from search.report.material import Material, read_material
 from search.report.summary import describe_state, summarise
@@ -55,18 +56,20 @@ def render_page(material: Material, *, data_dir: Path | None) -> str:
     from markupsafe import Markup
 
     content = Content(material, data_dir)
-    sections = [*content.search(), *content.confirmation(), content.winner(), content.pictures()]
+    sections = content.sections()
+    is_folds = material.is_cross_validation
     table = tabulate_trials(material)
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown
     )
     return environment.from_string(_resource("report.html.jinja")).render(
-        title=f"{text(material.experiment.name)}: a search on {text(material.dataset)}",
+        title=f"{text(material.experiment.name)}: a {'cross-validation' if is_folds else 'search'} on "
+        f"{text(material.dataset)}",
         name=text(material.experiment.name),
         is_running=material.state == State.RUNNING,
         is_synthetic=material.dataset == "synthetic",
         state=describe_state(material),
-        sentences=summarise(material, content.evaluated),
+        sentences=describe_folds(material) if is_folds else summarise(material, content.evaluated),
         sections=sections,
         table=table,
         nonce=secrets.token_urlsafe(16),

@@ -23,13 +23,14 @@ def summarise(material: Material, evaluated: Evaluated | None) -> tuple[str, str
 def describe_state(material: Material) -> str:
     """Whether the search still runs, and when this was."""
     at = f"{material.written:%Y-%m-%d %H:%M:%S}"
+    what = "cross-validation" if material.is_cross_validation else "search"
     progress = f"{material.num_ended:,} of {count(int(material.settings['max_trials']), 'trial')} had ended"
     if material.state == State.RUNNING:
-        return f"This search was still running when this page was written, at {at}: {progress}."
+        return f"This {what} was still running when this page was written, at {at}: {progress}."
     if material.state == State.INTERRUPTED:
-        stopped = "This search was not at its end, and not running on this machine, when this page was written"
+        stopped = f"This {what} was not at its end, and not running on this machine, when this page was written"
         return f"{stopped}, at {at}: {progress}."
-    return f"This search is finished. This page was written at {at}."
+    return f"This {what} is finished. This page was written at {at}."
 
 
 def _searched(material: Material) -> str:
