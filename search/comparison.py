@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from fmnist_models.classes import CLASS_NAMES
 from fmnist_models.errors import UserError
 from fmnist_models.mcnemar import McNemar, mcnemar
+from search.confirmation import find_winner_or_best
 from search.errors import ExperimentError, SelectionError
 from search.experiment import Experiment
-from search.record import STATE_NAMES, best_trial, list_trials
+from search.record import STATE_NAMES, list_trials
 from search.results import busy_s, compact_parameters, read_settings
 from search.trial_detail import differing
 
@@ -39,7 +40,8 @@ class Side:
     """One of the experiments.
 
     ``search_s``: seconds in which at least one of the trials that have ended was under way. ``parameters``: of the
-    best trial. ``test``: ``None`` if there is no result; ``no_test`` says why.
+    best trial, which is the winner if some were confirmed; ``best_value`` is the search's own. ``test``: ``None`` if
+    there is no result; ``no_test`` says why.
     """
 
     location: str
@@ -111,7 +113,7 @@ def compare(experiments: Sequence[Experiment]) -> Comparison:
 
 def _read_side(experiment: Experiment) -> Side:
     settings, trials = read_settings(experiment), list_trials(experiment)
-    best = best_trial(trials, settings["metric"])
+    best = find_winner_or_best(experiment, settings, trials)
     search_s = busy_s(trials)
     num_ended = sum(trial.state.is_finished() for trial in trials)
     test, no_test = _read_test(experiment)
