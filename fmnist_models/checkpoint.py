@@ -21,7 +21,7 @@ from fmnist_models.files import read_bounded, write_aside
 MAX_BYTES = 2**30
 """What a file of this module has at most; a ResNet-18 in training has 0.13 GiB."""
 _HEADER = re.compile(rb"fmnist-checkpoint 1 [0-9a-f]{64} ([0-9]{20})\n")
-_HASH = "sha256"
+_HASH, _METADATA = "sha256", "__metadata__"
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
@@ -63,13 +63,15 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None) -> None:
-    """Writes a model's ``state_dict()`` as safetensors, with a hash of its tensors, and more, in the metadata.
+    """Writes a model's ``state_dict()`` as safetensors, with a hash of its tensors, and more, in the metadata; the same
+    bytes whenever they are the same.
 
     Raises:
         OSError: it cannot be written; what was there before still is.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    write_aside(path, safetensors.torch.save(tensors, metadata={**(metadata or {}), _HASH: _hash_tensors(tensors)}))
+    content = safetensors.torch.save(tensors, metadata={**(metadata or {}), _HASH: _hash_tensors(tensors)})
+    write_aside(path, _in_order(content))
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -78,18 +80,45 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: missing, cut short, altered, or not such a file: one without the hash is refused too.
     """
+    return _load_weights(path)[0]
+
+
+def load_metadata(path: Path) -> dict[str, str]:
+    """The metadata of what ``save_weights`` wrote, the hash among it.
+
+    Raises:
+        CheckpointError: as ``load_weights``.
+    """
+    return _load_weights(path)[1]
+
+
+def _load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         content = _read(path)
         tensors: dict[str, Tensor] = safetensors.torch.load(content)
-        length = int.from_bytes(content[:8], "little")  # safetensors: the header's length, the header as JSON, the data
-        metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+        metadata: dict[str, str] = _weights_header(content).get(_METADATA, {})
         if _HASH not in metadata:
             raise ValueError("it carries no hash")
         if metadata[_HASH] != _hash_tensors(tensors):
             raise ValueError("its tensors differ from their hash")
     except Exception as error:  # a crafted header can raise anything
         raise CheckpointError(f"{path} does not hold readable weights: {_first_line(error)}") from error
-    return tensors
+    return tensors, metadata
+
+
+def _weights_header(content: bytes) -> dict[str, Any]:
+    """Of safetensors: the header's length, the header as JSON, the data."""
+    header: dict[str, Any] = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return header
+
+
+def _in_order(content: bytes) -> bytes:
+    """The same with its metadata sorted, which safetensors writes in an order that differs from time to time."""
+    header = _weights_header(content)
+    header[_METADATA] = dict(sorted(header[_METADATA].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[8 + int.from_bytes(content[:8], "little") :]
 
 
 def _header(payload: bytes | memoryview) -> bytes:

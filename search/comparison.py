@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from fmnist_models.classes import CLASS_NAMES
 from fmnist_models.errors import UserError
 from fmnist_models.mcnemar import McNemar, mcnemar
+from search.confirmation import find_winner_or_best
 from search.errors import ExperimentError, SelectionError
 from search.experiment import Experiment
-from search.record import STATE_NAMES, best_trial, is_cross_validation, list_trials
+from search.record import STATE_NAMES, is_cross_validation, list_trials
 from search.results import busy_s, compact_parameters, read_settings
 from search.trial_detail import differing
 
@@ -39,8 +40,9 @@ class Side:
     """One of the experiments.
 
     ``search_s``: seconds in which at least one of the trials that have ended was under way. ``parameters``: of the
-    best trial. ``test``: ``None`` if there is no result; ``no_test`` says why. ``is_cross_validation``: the trials are
-    folds of one configuration, of which none is the best and none met the test images.
+    best trial, which is the winner if some were confirmed; ``best_value`` is the search's own. ``test``: ``None`` if
+    there is no result; ``no_test`` says why. ``is_cross_validation``: the trials are folds of one configuration, of
+    which none is the best and none met the test images.
     """
 
     location: str
@@ -113,7 +115,7 @@ def compare(experiments: Sequence[Experiment]) -> Comparison:
 
 def _read_side(experiment: Experiment) -> Side:
     settings, trials = read_settings(experiment), list_trials(experiment)
-    best = best_trial(trials, settings["metric"])
+    best = find_winner_or_best(experiment, settings, trials)
     search_s = busy_s(trials)
     num_ended = sum(trial.state.is_finished() for trial in trials)
     are_folds = is_cross_validation(trials)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fmnist_models.epoch import DIRECTIONS
 from fmnist_models.seeds import derive_seed
+from search.errors import ExperimentError
 from search.experiment import CONFIRMATION, FINAL, Experiment
 from search.fold_values import read_folds
 from search.record import best_epoch, best_trial, best_trials, list_trials
@@ -27,7 +29,8 @@ class ConfirmedTrial:
 
     ``values``: one a seed, without those that are still missing. ``num_failed`` of the seeds gave none. ``mean`` and
     ``deviation`` (of the sample, n - 1) are over ``values``; ``optimism`` is by how much the search's value was better
-    than the mean, negative if it was worse.
+    than the mean, negative if it was worse: the luck of seed and epoch, not that of the validation images, which are
+    the same.
     """
 
     trial: int
@@ -61,6 +64,7 @@ class Confirmation:
         ]
         return (
             self.metric in DIRECTIONS
+            and (self.winner is None or self.winner in [one.trial for one in self.trials[:1]])
             and all(0 <= count < 2**31 for count in counts)
             and all(math.isfinite(value) for value in numbers)
             and len(self.trials) <= _MAX
@@ -134,6 +138,25 @@ def choose_winner(
         return None if confirmation.winner is None or mean is None else (confirmation.winner, mean)
     best = best_trial(trials, metric) if has_folds else None
     return None if best is None or best.value is None else (best.number, best.value)
+
+
+def winner_or_best(
+    trials: Sequence[FrozenTrial], confirmation: Confirmation | None, *, metric: str
+) -> FrozenTrial | None:
+    """The confirmed winner, or else the complete trial with the best value; ``None`` if none is complete."""
+    if confirmation is not None and confirmation.winner is not None:
+        return trials[confirmation.winner]
+    return best_trial(trials, metric)
+
+
+def find_winner_or_best(
+    experiment: Experiment, settings: Mapping[str, Any], trials: Sequence[FrozenTrial]
+) -> FrozenTrial | None:
+    """``winner_or_best`` of an experiment's trials; a confirmation that cannot be read has confirmed none."""
+    confirmation = None
+    with contextlib.suppress(ExperimentError):
+        confirmation = read_confirmation(experiment, settings, trials)
+    return winner_or_best(trials, confirmation, metric=str(settings["metric"]))
 
 
 def read_confirmation(

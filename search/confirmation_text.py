@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from search.confirmation import Confirmation, ConfirmedTrial
 
+_SAME_IMAGES = "That shows the luck of seed and epoch, not that of the validation images, which are the same."
 HEADER = ("trial", "search", "confirmed", "seeds", "optimism", "epochs")
 
 
@@ -40,8 +41,9 @@ def describe_confirmation(confirmation: Confirmation) -> str:
     )
     favourite = max(confirmation.trials, key=lambda one: one.optimism or 0.0)
     if favourite.trial == first.trial or not favourite.optimism or favourite.optimism <= 0:
-        return told
-    return f"{told} It was wrong most about trial {favourite.trial}: {_describe_optimism(favourite)}."
+        return f"{told} {_SAME_IMAGES}"
+    wrong = f"It was wrong most about trial {favourite.trial}: {_describe_optimism(favourite)}."
+    return f"{told} {wrong} {_SAME_IMAGES}"
 
 
 def describe_confirmed(one: ConfirmedTrial, confirmation: Confirmation) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from optuna.trial import FrozenTrial
 
-from fmnist_models.data import TrainingData, join_parts
+from fmnist_models.data import join_parts
 from fmnist_models.folds import FoldedImages
 from fmnist_models.training import Training
 from search.config import SearchConfig
@@ -96,13 +96,10 @@ def train_final(
     num_epochs: int,
     progress: Progress,
     time_left_s: float | None = None,
-    data: TrainingData | None = None,
     make_training: Callable[..., Trainable] = Training,
 ) -> Outcome:
     """Trains a trial's configuration for ``num_epochs`` on all images, in the experiment's part ``FINAL``, unless that
     was done before. Nothing is chosen by what it reports: its images to validate on are among those it trains on.
-
-    ``data``: the images, if not those to train and to validate on of ``prepared`` together.
 
     Raises:
         ExperimentError: it failed, or what happens cannot be recorded; the next call tries again.
@@ -113,8 +110,7 @@ def train_final(
     final = experiment.part(FINAL)
     before = list_trials(final) if final.exists() else []
     wanted = plan_final(trial, num_epochs=num_epochs, seed=prepared.config.seed, before=before)
-    if data is None:
-        data = join_parts(prepared.data.fold(1) if isinstance(prepared.data, FoldedImages) else prepared.data)
+    data = join_parts(prepared.data.fold(1) if isinstance(prepared.data, FoldedImages) else prepared.data)
     outcome = train_repetitions(
         final,
         dataclasses.replace(prepared, data=data),
@@ -130,7 +126,7 @@ def train_final(
         reason = list_trials(final)[-1].user_attrs.get(MESSAGE)
         raise ExperimentError(
             f"trial {trial.number} of {experiment.name} failed when it was trained on all images: {reason}; "
-            f"`fmnist search resume {experiment.name}` tries again with another seed"
+            "`fmnist search resume` of it tries again with another seed"
         )
     return outcome
 

@@ -23,18 +23,22 @@ from fmnist_models.networks import build_network
 from fmnist_models.prediction import DeviceImages, predict_scores
 from fmnist_models.saved_model import ModelConfig
 from search.config import SearchConfig
-from search.confirmation import choose_winner, find_final, read_confirmation
+from search.confirmation import choose_winner, find_final, is_settled, read_confirmation
 from search.errors import ExperimentError
 from search.evaluation_file import Evaluation
 from search.experiment import FINAL, EvaluationFiles, Experiment
 from search.fold_values import fold_epochs
 from search.predictions import Predictions, format_predictions
 from search.record import best_epoch, best_trial, best_value, is_cross_validation, read_study
+from search.saver import saved_epoch
 from search.space import MODEL
 
 RULE = "best epoch on validation images among complete trials; the test set had no part in the choice"
 RULE_NAMED = "the trial was named by hand; its best epoch on validation images"
-RULE_UNCONFIRMED = f"{RULE}; NOT CONFIRMED with fresh seeds, so by chance it may look better than it is"
+RULE_UNCONFIRMED = (
+    f"{RULE}; NOT CONFIRMED, as each of the best trials failed with some fresh seed, so by chance it may look "
+    "better than it is"
+)
 RULE_FOLDS = (
     "best mean over folds among complete trials, then trained on all training images; the test set had no part in the "
     "choice"
@@ -43,6 +47,8 @@ RULE_CONFIRMED = (
     "best mean of fresh seeds on validation images among the best trials, then trained on training and validation "
     "images together; the test set had no part in the choice"
 )
+
+NONE_CONFIRMED = "none is confirmed: each of the best trials failed with some fresh seed"
 
 
 def choose_trial(experiment: Experiment, config: SearchConfig, number: int | None) -> FrozenTrial:
@@ -90,8 +96,14 @@ def evaluate_trial(
     weights = experiment.trial(trial.number).best
     if fold_epochs(trial) is not None:
         raise ExperimentError(
-            f"trial {trial.number} of {experiment.name} is a mean over folds and has no model of its own; the best one "
-            f"is trained on all images at the end of the search, which `fmnist search resume {experiment.name}` reaches"
+            f"trial {trial.number} of {experiment.name} is a mean over folds and has no model of its own; of its "
+            "search the winner alone is trained on all images, at the end"
+        )
+    if epoch is not None and not trial.state.is_finished() and _is_behind(weights, epoch):
+        raise ExperimentError(
+            f"trial {trial.number} of {experiment.name} is not at its end, and the weights of its best epoch, {epoch}, "
+            "are kept with its last checkpoint alone; valid: a trial that is complete, as this one will be once its "
+            "search has gone on (`fmnist search resume`)"
         )
     if epoch is None or value is None or not weights.is_file():
         raise ExperimentError(
@@ -137,6 +149,23 @@ def load_predictor(
     except (OSError, RuntimeError, CheckpointError) as error:
         raise ExperimentError(f"{weights} is not a checkpoint of trial {trial.number}: {error}") from error
     return for_inference(network, hyperparameters), hyperparameters
+
+
+def _why_unsettled(experiment: Experiment, config: SearchConfig) -> str:
+    confirmed = "confirmed with fresh seeds and " if config.confirm is not None else ""
+    by_hand = "" if config.folds is not None else ", and --trial N tests a trial as it was searched"
+    return (
+        f"{experiment.name} has no winner to test yet: it is not {confirmed}trained on all images; "
+        f"`fmnist search resume` of it goes on{by_hand}"
+    )
+
+
+def _is_behind(weights: Path, epoch: int) -> bool:
+    """Whether a trial's weights are missing or of another epoch; those of older versions do not say, and are not."""
+    try:
+        return saved_epoch(weights) not in (None, epoch)
+    except CheckpointError:  # told when they are loaded
+        return not weights.is_file()
 
 
 def evaluate_final(
@@ -209,15 +238,20 @@ def evaluate_and_save(
     images.
 
     Raises:
-        ExperimentError: no such trial, or no checkpoint of it, or the result cannot be saved.
+        ExperimentError: no such trial, or no checkpoint of it, or it is not known yet which trial is the winner, or the
+            result cannot be saved.
         DataError: the test images are damaged or missing.
     """
     confirmation, winner = None, None
     if number is None:
         trials = read_study(experiment).get_trials(deepcopy=False)
         confirmation = read_confirmation(experiment, config.model_dump(), trials)
+        if not is_settled(experiment, config.model_dump(), trials):
+            raise ExperimentError(_why_unsettled(experiment, config))
         has_folds = config.folds is not None
         winner = choose_winner(trials, confirmation, metric=config.metric, has_folds=has_folds)
+        if has_folds and winner is None and confirmation is not None:
+            raise ExperimentError(f"{experiment.name} has no model to test: {NONE_CONFIRMED}")
     final = None if winner is None else find_final(experiment, winner[0])
     if winner is not None and final is not None:
         normalisation = measure_normalisation(

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import optuna
 import pandas as pd
 
+from search.confirmation import find_winner_or_best
 from search.errors import ExperimentError
 from search.evaluation_file import Evaluation, read_evaluation
 from search.experiment import Experiment, experiments_dir, find_experiment
-from search.record import best_epoch, best_trial, copy_study, list_trials, read_study
+from search.record import best_epoch, copy_study, list_trials, read_study
 from search.results import compact_parameters, read_settings, read_trials
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class BestTrial:
-    """The complete trial with the best validation epoch; ``parameters`` as ``trials`` has them."""
+    """The confirmed winner, or else the complete trial with the best validation epoch; ``value``, of the search's own
+    training, and ``parameters`` as ``trials`` has them."""
 
     number: int
     value: float
@@ -59,10 +61,10 @@ class LoadedExperiment:
 
     @property
     def best(self) -> BestTrial | None:
-        """The best trial; ``None`` as long as none is complete."""
+        """The best trial, or the winner if some were confirmed; ``None`` as long as none is complete."""
         experiment = self._fetched()
-        metric = read_settings(experiment)["metric"]
-        trial = best_trial(list_trials(experiment), metric)
+        settings = read_settings(experiment)
+        metric, trial = settings["metric"], find_winner_or_best(experiment, settings, list_trials(experiment))
         epoch = None if trial is None else best_epoch(trial, metric)
         if trial is None or trial.value is None or epoch is None:
             return None

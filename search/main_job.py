@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial
 from fmnist_models.errors import UserError
 from fmnist_models.files import write_aside
 from fmnist_models.training import Training
+from search.config import SearchConfig
 from search.confirming import confirm_best, is_final
 from search.evaluation import evaluate_and_save
 from search.evaluation_file import Evaluation
@@ -30,7 +31,7 @@ from search.trainable import Trainable
 
 @dataclass(frozen=True)
 class SearchResult:
-    """How a search ended; no evaluation if no trial is complete.
+    """How a search ended; no evaluation if no trial is complete, or if it is not known yet which one is the winner.
 
     ``idle_share``: of the slots' time in this run in which they had no trial, 0…1, confirmations left out; ``None`` if
     nothing ran.
@@ -53,6 +54,7 @@ def run_search(
     make_training: Callable[..., Trainable] = Training,
 ) -> SearchResult:
     """Runs the search on the connected Ray cluster, confirms its best trials if asked to, and tests the winner.
+    One that is to be confirmed, or has folds, tests nothing before it is at its end.
 
     Raises:
         ExperimentError: what happens cannot be recorded: the disk is full, the folder is gone.
@@ -82,13 +84,21 @@ def run_search(
         raise
     _write_table(experiment)
     evaluation = None
-    if best_trial(trials, config.metric) is not None and (config.folds is None or is_final(experiment, config, trials)):
+    if best_trial(trials, config.metric) is not None and _is_testable(experiment, config, outcome, trials):
         evaluation = evaluate_and_save(
             experiment, config, None, data_root=data_root, normalisation=prepared.data.normalisation
         )
     else:
         experiment.send()
     return SearchResult(outcome, len(trials), evaluation, idle_share(trials, since=since, num_slots=slots.count))
+
+
+def _is_testable(experiment: Experiment, config: SearchConfig, outcome: Outcome, trials: Sequence[FrozenTrial]) -> bool:
+    """Whether the test set's one meeting may be now: with the winner, once it is known, and not with each favourite
+    before; if none of the best trials could be confirmed, with the best as the search has it, where it has a model."""
+    if config.confirm is None and config.folds is None:
+        return True
+    return outcome == Outcome.FINISHED and (config.folds is None or is_final(experiment, config, trials))
 
 
 def idle_share(trials: Sequence[FrozenTrial], *, since: datetime, num_slots: int) -> float | None:

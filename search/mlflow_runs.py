@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from search.confirmation import find_winner_or_best, is_settled
 from search.curve import end_s, read_curve, start_s
 from search.errors import ExperimentError
 from search.evaluation_file import Evaluation, read_evaluation
@@ -21,7 +22,7 @@ from search.experiment import Experiment
 from search.fold_values import FOLDS, read_folds
 from search.inventory import find_holder
 from search.mlflow_registry import register_best
-from search.record import MESSAGE, REASON, STATE_NAMES, best_trial, list_trials, read_study
+from search.record import MESSAGE, REASON, STATE_NAMES, list_trials, read_study
 from search.results import read_settings
 from search.tracking import Target
 from search.trial_notes import notes_of, read_tests, test_metrics
@@ -198,7 +199,7 @@ class _Sender:
 
     def _send_search(self, parent: Run, trials: Sequence[FrozenTrial], *, is_over: bool) -> None:
         states = [trial.state for trial in trials]
-        best = best_trial(trials, self._metric)
+        best = find_winner_or_best(self._experiment, self._settings, trials)
         counts = {f"num_{STATE_NAMES[state]}": float(states.count(state)) for state in _STATUSES}
         if best is not None and best.value is not None:
             counts[f"best_{self._metric}"] = best.value
@@ -207,7 +208,7 @@ class _Sender:
         if changed:
             num_ended = sum(state.is_finished() for state in states)
             self._log(parent, metrics=[(name, value, now, num_ended) for name, value in changed.items()])
-        status = self._status(states, is_over=is_over)
+        status = self._status(trials, is_over=is_over)
         if parent.info.status == status:
             return
         if status == "RUNNING":
@@ -215,9 +216,11 @@ class _Sender:
         else:
             self._client.set_terminated(parent.info.run_id, status, now)
 
-    def _status(self, states: Sequence[TrialState], *, is_over: bool) -> str:
-        if all(state.is_finished() for state in states) and len(states) >= self._settings["max_trials"]:
-            return "FINISHED"
+    def _status(self, trials: Sequence[FrozenTrial], *, is_over: bool) -> str:
+        is_searched = all(trial.state.is_finished() for trial in trials) and len(trials) >= self._settings["max_trials"]
+        with contextlib.suppress(ExperimentError):  # of what confirms it; the search can be read all the same
+            if is_searched and is_settled(self._experiment, self._settings, trials):
+                return "FINISHED"
         return "RUNNING" if not is_over and find_holder(self._experiment) is not None else "KILLED"
 
     def _send_files(self, parent: Run, test: Evaluation) -> None:

@@ -56,6 +56,7 @@ def remove_experiments(experiments: Sequence[Experiment], *, directory: Path | S
             else:
                 locks.enter_context(lock_experiment(experiment))
                 for one in (experiment, *experiment.parts):
+                    one.fetch()  # this machine may never have seen the parts
                     _find_study(one)
         for experiment in experiments:
             _remove(experiment)

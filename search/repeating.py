@@ -69,6 +69,8 @@ def train_repetitions(
     is_done = are_trained(experiment, wanted)
     check_configuration(experiment, prepared)
     if is_done:
+        if not keep_weights:  # a crash may have come before they were removed
+            _remove_checkpoints(experiment)
         return Outcome.FINISHED
     if time_left_s is not None and time_left_s <= 0:
         return Outcome.OUT_OF_TIME
@@ -90,11 +92,19 @@ def train_repetitions(
             make_training=make_training,
         )
         if outcome == Outcome.FINISHED and not keep_weights:
-            for trial in study.get_trials(deepcopy=False):
-                experiment.trial(trial.number).remove_checkpoints()
+            _remove_checkpoints(experiment)
         write_aside(experiment.trials_table, read_trials(experiment).to_csv(index=False))
         experiment.send()
         return outcome
+
+
+def _remove_checkpoints(experiment: Experiment) -> None:
+    """Those that are there: on object storage one list tells, and not requests for each trial."""
+    there = None if experiment.store is None else set(experiment.store.find(experiment.trials))
+    for trial in list_trials(experiment):
+        files = experiment.trial(trial.number)
+        paths = (files.last, files.best)
+        files.remove(*(path for path in paths if there is None or path in there or path.exists()))
 
 
 def _derive_config(

@@ -146,7 +146,7 @@ def _read_detail(experiment: Experiment, trial: FrozenTrial, metric: str, datase
         mean_curve=None if size is None else dict(mean_curve(trial.intermediate_values, size=size)),
         fold_values=None if size is None else fold_scores(trial.intermediate_values, size=size, metric=metric),
         training=_read_training(files.epochs, metric),
-        files=_list_files(files),
+        files=_list_files(files, is_over=trial.state.is_finished()),
         log=_read_log(files),
         repeats=str(repetition) if (repetition := read_repetition(trial)) else None,
     )
@@ -160,9 +160,9 @@ def _read_training(path: Path, metric: str) -> dict[int, float]:
     return {}
 
 
-def _list_files(files: TrialFiles) -> list[TrialFile]:
+def _list_files(files: TrialFiles, *, is_over: bool) -> list[TrialFile]:
     known = {
-        "best weights": files.best,
+        "best weights" if is_over else "best weights, unless the last epoch is the best": files.best,
         "checkpoint of the last epoch": files.last,
         "table of epochs": files.epochs,
         "error": files.error,

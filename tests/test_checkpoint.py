@@ -18,7 +18,14 @@ import torch
 from tiny_disk import tiny_disk
 from torch import Tensor
 
-from fmnist_models.checkpoint import MAX_BYTES, load_checkpoint, load_weights, save_checkpoint, save_weights
+from fmnist_models.checkpoint import (
+    MAX_BYTES,
+    load_checkpoint,
+    load_metadata,
+    load_weights,
+    save_checkpoint,
+    save_weights,
+)
 from fmnist_models.errors import CheckpointError, FileError
 from fmnist_models.files import read_bounded, read_json, write_aside
 
@@ -50,6 +57,16 @@ def saved(kind: str, folder: Path) -> tuple[Path, bytes]:
     save, _, state = SAVERS[kind]
     save(folder / kind, state)
     return folder / kind, (folder / kind).read_bytes()
+
+
+def test_weights_with_their_metadata_are_the_same_bytes_each_time(tmp_path: Path) -> None:
+    metadata = {name: f"ü{name}" for name in "abcdefgh"}
+    for path in (tmp_path / "first", tmp_path / "second"):
+        save_weights(path, WEIGHTS, metadata=metadata)
+        assert load_metadata(path).items() > metadata.items()
+        for name, tensor in load_weights(path).items():
+            assert torch.equal(tensor, WEIGHTS[name])
+    assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
 
 
 def assert_refused(kind: str, path: Path, why: str | None = None) -> None:

@@ -24,7 +24,7 @@ from fmnist_models.metrics import score
 from fmnist_models.prediction import predict_probabilities
 from fmnist_models.saved_model import load_model
 from search.config import read_config
-from search.evaluation import RULE_CONFIRMED, RULE_UNCONFIRMED, evaluate_and_save
+from search.evaluation import RULE_CONFIRMED, evaluate_and_save
 from search.evaluation_file import read_evaluation
 from search.experiment import CONFIRMATION, FINAL, Experiment
 from search.main_job import SearchResult
@@ -114,16 +114,17 @@ def test_a_finished_confirmation_trains_nothing_more(confirmed: Confirmed, synth
     assert confirmed.experiment.path.with_name("diary").read_text().splitlines() == confirmed.diary
 
 
-def test_without_time_for_it_the_result_is_said_to_be_unconfirmed(
+def test_without_time_for_it_nothing_is_tested(
     confirmed: Confirmed, synthetic_data: TrainingData, tmp_path: Path
 ) -> None:
-    shutil.copytree(confirmed.experiment.path, tmp_path / "a", ignore=shutil.ignore_patterns(CONFIRMATION, FINAL))
+    experiment = Experiment(tmp_path / "a")
+    untested = shutil.ignore_patterns(CONFIRMATION, FINAL, "best", "evaluation.json")
+    shutil.copytree(confirmed.experiment.path, experiment.path, ignore=untested)
     result = search_and_confirm(tmp_path / "a", synthetic_data, time_budget_s=1e-6)
     assert result.outcome == Outcome.OUT_OF_TIME
-    assert result.evaluation is not None
-    assert (result.evaluation.trial, result.evaluation.rule) == (LUCKY_TRIAL, RULE_UNCONFIRMED)
-    assert result.evaluation.confirmation is not None
-    assert (result.evaluation.confirmation.winner, result.evaluation.confirmation.num_missing) == (None, 4)
+    assert result.evaluation is None
+    assert read_evaluation(experiment.evaluation) is None
+    assert not experiment.best_weights.exists()
 
 
 @pytest.mark.slow

@@ -13,11 +13,15 @@ from epochs import make_epoch
 from made_experiment import FAILED, make_experiment
 from optuna.trial import FrozenTrial, TrialState
 
-from fmnist_models.data import LabelledImages, TrainingData, join_parts, measure_normalisation
+from fmnist_models.checkpoint import save_weights
+from fmnist_models.data import LabelledImages, Normalisation, TrainingData, join_parts, measure_normalisation
 from fmnist_models.epoch import DIRECTIONS
+from fmnist_models.networks import build_network
 from fmnist_models.seeds import derive_seed
 from search.address import STUDY_STORAGE_VARIABLE, read_reference
 from search.cli import main
+from search.cli.running import describe_untested
+from search.comparison import compare
 from search.config import SearchConfig, parse_config
 from search.confirmation import (
     Confirmation,
@@ -31,11 +35,18 @@ from search.confirmation_text import describe_confirmation
 from search.continuation import check_continuation, open_experiment
 from search.database import Access, open_database
 from search.errors import ConfigError, ExperimentError
+from search.evaluation import RULE_CONFIRMED, RULE_UNCONFIRMED, evaluate_and_save
+from search.evaluation_file import Evaluation
 from search.experiment import CONFIRMATION, FINAL, Experiment
 from search.inventory import State, summarise
+from search.loaded import load_experiment
 from search.record import Failure, Reason, best_epoch, best_value, list_trials, open_study
 from search.removal import remove_experiments
+from search.repeating import train_repetitions
 from search.repetition import Repetition, read_repetition
+from search.report.material import read_material
+from search.results import compact_parameters
+from search.runner import Outcome
 from search.study import SearchStudy
 
 CURVES = ([0.5, 0.9, 0.7], [0.6, 0.8, 0.88], [0.3, 0.4, 0.5], FAILED)  # values 0.9 in epoch 2, 0.88 in 3, 0.5 in 3
@@ -189,6 +200,94 @@ def test_nothing_is_decided_before_all_have_ended(tmp_path: Path) -> None:
     assert not is_settled(experiment, configure().model_dump(), trials)
 
 
+def test_before_the_winner_is_trained_on_all_images_only_a_trial_named_by_hand_is_tested(tmp_path: Path) -> None:
+    experiment = make_search(tmp_path / "a")
+    save_weights_of(experiment, 0)
+    with pytest.raises(ExperimentError, match=r"not confirmed .* all images; `fmnist search resume`.*--trial N"):
+        evaluate(experiment, None)
+    confirm(experiment, {0: [0.7, 0.7], 1: [0.8, 0.8]})
+    with pytest.raises(ExperimentError, match="no winner to test yet"):
+        evaluate(experiment, None)
+    assert not experiment.best_weights.exists()
+    assert (evaluate(experiment, 0).trial, experiment.evaluation.summary.exists()) == (0, False)
+    final = experiment.part(FINAL)
+    repeat(final, [plan_final(list_trials(experiment)[1], num_epochs=3, seed=0, before=[])], {1: [1.0]})
+    save_weights_of(final, 0)
+    evaluation = evaluate(experiment, None)
+    assert (evaluation.trial, evaluation.rule) == (1, RULE_CONFIRMED)
+
+
+def test_the_best_is_the_confirmed_winner_wherever_it_is_shown(tmp_path: Path) -> None:
+    experiment, other = make_search(tmp_path / "a"), make_search(tmp_path / "b")
+    confirm(experiment, {0: [0.7, 0.7], 1: [0.8, 0.8]})
+    bests = [load_experiment(one.path).best for one in (experiment, other)]
+    assert [(one.number, one.value, one.epoch) for one in bests if one] == [(1, 0.88, 3), (0, 0.9, 2)]
+    sides = compare([experiment, other]).sides
+    assert [(side.best_trial, side.best_value) for side in sides] == [(1, 0.88), (0, 0.9)]
+    assert sides[0].parameters == compact_parameters(list_trials(experiment)[1].params)
+    winner = read_material(experiment).winner
+    assert winner is not None
+    assert winner.number == 1
+
+
+def test_a_winner_that_is_not_the_first_is_no_confirmation(tmp_path: Path) -> None:
+    found = confirm(make_search(tmp_path / "a"), {0: [0.7, 0.7], 1: [0.8, 0.8]})
+    assert found.is_sound()
+    assert dataclasses.replace(found, winner=None).is_sound()
+    assert not dataclasses.replace(found, winner=0).is_sound()
+    assert not dataclasses.replace(found, winner=3, trials=()).is_sound()
+
+
+def test_checkpoints_that_a_crash_left_beside_a_finished_confirmation_are_removed(tmp_path: Path) -> None:
+    experiment = make_search(tmp_path / "a")
+    confirm(experiment, {0: [0.7, 0.7], 1: [0.8, 0.8]})
+    part = experiment.part(CONFIRMATION)
+    left = [part.trial(0).last, part.trial(1).best]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"left")
+    unused: Any = None  # as nothing is trained
+    outcome = train_repetitions(part, unused, unused, plan(list_trials(experiment)), title="", progress=unused)
+    assert outcome == Outcome.FINISHED
+    assert not any(path.exists() for path in left)
+
+
+def test_where_none_could_be_confirmed_the_best_is_tested_and_said_to_be_unconfirmed(tmp_path: Path) -> None:
+    experiment = make_search(tmp_path / "a")
+    confirm(experiment, {0: [0.7, -1], 1: [0.99, -1]})
+    save_weights_of(experiment, 0)
+    evaluation = evaluate(experiment, None)
+    assert (evaluation.trial, evaluation.rule) == (0, RULE_UNCONFIRMED)
+
+
+def test_a_search_with_folds_of_which_none_could_be_confirmed_says_so_and_tests_nothing(tmp_path: Path) -> None:
+    folds = configure(max_trials=1, objective={"folds": 2})
+    experiment = make_experiment(tmp_path / "a", folds, [[0.5, 0.9, 0.7, 0.5, 0.8, 0.7]])
+    trials = list_trials(experiment)
+    [wanted, _] = plan(trials, top=1)
+    repeat(experiment.part(CONFIRMATION), plan(trials, top=1), {0: [0.7, -1]})
+    assert wanted.num_epochs == 2
+    with pytest.raises(ExperimentError, match="none is confirmed: each of the best trials failed with some fresh seed"):
+        evaluate(experiment, None, objective={"folds": 2})
+    resume = "fmnist search resume a"
+    assert "resume" not in describe_untested(folds, Outcome.FINISHED, resume=resume)
+    assert "none is confirmed" in describe_untested(folds, Outcome.FINISHED, resume=resume)
+    told = describe_untested(configure(), Outcome.OUT_OF_TIME, resume=resume)
+    assert told == "it is not confirmed yet, so nothing was tested; `fmnist search resume a` goes on"
+
+
+def save_weights_of(experiment: Experiment, number: int) -> None:
+    files = experiment.trial(number)
+    files.path.mkdir(parents=True, exist_ok=True)
+    save_weights(files.best, build_network("customnet", {}).state_dict())
+
+
+def evaluate(experiment: Experiment, number: int | None, **changes: Any) -> Evaluation:
+    config = configure(train_size=100, test_size=20, **changes)
+    normalisation = Normalisation(0.3, 0.3)
+    return evaluate_and_save(experiment, config, number, data_root=Path("unused"), normalisation=normalisation)
+
+
 def test_a_search_that_wants_no_confirmation_has_none(tmp_path: Path) -> None:
     experiment = make_search(tmp_path / "a", confirm=None)
     trials = list_trials(experiment)
@@ -299,7 +398,8 @@ def test_what_came_of_it_is_shown_where_trials_are(
     assert summarise(experiment).state == State.INTERRUPTED
     assert describe_confirmation(confirm(experiment, {0: [0.7, 0.8], 1: [0.88, 0.86]})) == (
         "Trial 1 won with a val_accuracy of 0.8700 ± 0.0141 over 2 fresh seeds; the search had it at 0.8800, 0.0100 "
-        "too good. It was wrong most about trial 0: 0.1500 too good."
+        "too good. It was wrong most about trial 0: 0.1500 too good. That shows the luck of seed and epoch, not that "
+        "of the validation images, which are the same."
     )
     shown = run_fmnist(capsys, "trials", "show", experiment.path, 0)
     assert "with fresh seeds (2): val_accuracy 0.7500 ± 0.0707; the search had it 0.1500 too good" in shown

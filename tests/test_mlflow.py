@@ -155,6 +155,16 @@ class Seen:
         }
 
 
+def test_a_search_that_is_still_to_be_confirmed_is_not_finished(server: str, tmp_path: Path) -> None:
+    confirm = {"confirm": {"top": 1, "seeds": 1}, "max_trials": 2}
+    experiment = make_experiment(tmp_path / "still", parse_config(CONFIG | confirm, where="test"), [[0.5] * 3] * 2)
+    with lock_experiment(experiment):
+        send_experiment(experiment, Target(server, "to be confirmed"))
+        assert Seen(server, "to be confirmed").parent.info.status == "RUNNING"
+    send_experiment(experiment, Target(server, "to be confirmed"))
+    assert Seen(server, "to be confirmed").parent.info.status == "KILLED"
+
+
 def test_a_run_for_the_search_and_one_a_trial(experiment: Experiment, server: str) -> None:
     target = Target(server, "all of it")
     sent = send_experiment(experiment, target)

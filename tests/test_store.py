@@ -246,5 +246,7 @@ def test_a_confirmation_there_is_found_from_another_machine_and_goes_with_its_ex
     assert confirmation is not None
     assert (confirmation.winner, confirmation.trials[0].values) == (0, (0.5,))
     assert len(optuna.get_all_study_names(database)) == 2
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a third, which has not read it"))
+    found = find_experiment("a", directory=store)
     assert [gone.name for gone in remove_experiments([found], directory=store)] == ["a"]
     assert (keys(), optuna.get_all_study_names(database)) == ([], [])

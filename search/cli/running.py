@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from search.experiment import Experiment
     from search.main_job import SearchResult
     from search.preparation import Prepared
+    from search.runner import Outcome
     from search.slots import Resources, Slots
     from search.tracking import Target
 
@@ -210,25 +211,37 @@ def _show_result(request: Request, prepared: Prepared, result: SearchResult, cos
 
     experiment, console = request.experiment, request.console
     config, table = prepared.config, read_trials(experiment)
+    trials = read_study(experiment).get_trials(deepcopy=False)
+    best = best_trial(trials, config.metric)
     title = f"\n{experiment.name} on {config.dataset}: {len(table)} trials, best first"
     console.print(trials_table(table, title=title, metric=config.metric))
     if result.outcome == Outcome.OUT_OF_TIME:
         told = f"out of time after {config.time_budget_s:g} s with {len(table)} of {config.max_trials} trials"
         told += "" if config.confirm is None else " and not all of the confirmation"
-        say(f"{told}; `{request.resume}` goes on", console)
+        is_told = result.evaluation is None and best is not None  # with what was not tested, at the end
+        say(told if is_told else f"{told}; `{request.resume}` goes on", console)
     if result.idle_share is not None:
         why = ", waiting for older trials so that the search repeats exactly" if config.deterministic else ""
         say(f"slots stood idle {result.idle_share:.0%} of the time{why}", console, style="dim")
     say(f"epochs of training took {cost} in all, starting, saving and testing not counted", console, style="dim")
-    trials = read_study(experiment).get_trials(deepcopy=False)
-    best = best_trial(trials, config.metric)
     if config.deterministic:
         say(f"fingerprint of the trials: {fingerprint(trials)}", console, style="dim")
     if result.evaluation is not None:
         print_evaluation(result.evaluation, experiment.location, console)
     elif best is None:
         say(f"no trial is complete, so none was tested; all is in {experiment.location}", console)
-    else:  # of a search with folds
+    else:
         epochs = describe_epochs(best, best_epoch(best, config.metric))
         told = f"trial {best.number} leads with a {config.metric} of {best.value:.4f} ({epochs})"
-        say(f"{told}; no model was trained on all images yet, so none was tested", console)
+        say(f"{told}; {describe_untested(config, result.outcome, resume=request.resume)}", console)
+
+
+def describe_untested(config: SearchConfig, outcome: Outcome, *, resume: str) -> str:
+    """Why a search that is to be confirmed, or has folds, has tested nothing."""
+    from search.evaluation import NONE_CONFIRMED
+    from search.runner import Outcome
+
+    if outcome == Outcome.FINISHED:
+        return f"{NONE_CONFIRMED}, so nothing was tested"
+    missing = "it is not confirmed yet" if config.confirm is not None else "no model was trained on all images yet"
+    return f"{missing}, so nothing was tested; `{resume}` goes on"

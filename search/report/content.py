@@ -88,7 +88,7 @@ class Content:
             rows=tabulate_confirmation(found),
             folded=False,
         )
-        lead = f"{describe_confirmation(found)} Optimism: by how much the search's value was too good."
+        lead = f"{describe_confirmation(found)} Optimism: by how much the search's value was better."
         return [Section(key="confirmation", title="Confirmed with fresh seeds", lead=lead, items=[table])]
 
     def winner(self) -> Section:

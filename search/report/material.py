@@ -11,7 +11,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from fmnist_models.epoch import DIRECTIONS
-from search.confirmation import Confirmation, is_settled, read_confirmation
+from search.confirmation import Confirmation, is_settled, read_confirmation, winner_or_best
 from search.errors import ExperimentError
 from search.experiment import Experiment
 from search.inventory import State, find_holder
@@ -40,9 +40,7 @@ class Material:
     @property
     def winner(self) -> FrozenTrial | None:
         """The confirmed trial, or else the best one."""
-        if self.confirmation is None or self.confirmation.winner is None:
-            return self.best
-        return self.trials[self.confirmation.winner]
+        return winner_or_best(self.trials, self.confirmation, metric=self.metric)
 
     @property
     def is_cross_validation(self) -> bool:
