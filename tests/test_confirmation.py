@@ -40,6 +40,7 @@ from search.evaluation_file import Evaluation
 from search.experiment import CONFIRMATION, FINAL, Experiment
 from search.inventory import State, summarise
 from search.loaded import load_experiment
+from search.preparation import Prepared
 from search.record import Failure, Reason, best_epoch, best_value, list_trials, open_study
 from search.removal import remove_experiments
 from search.repeating import train_repetitions
@@ -77,7 +78,8 @@ def repeat(experiment: Experiment, repetitions: Sequence[Repetition], values: Ma
     """Trains them in the experiment: each reports what ``values`` has for its trial and replicate, 0 before its last
     epoch, or fails for a negative one."""
     there = list_trials(experiment) if experiment.exists() else []
-    config = configure(confirm=None, max_trials=len(there) + len(repetitions))
+    size = len(there) + len(repetitions)
+    config = configure(confirm=None, max_trials=size, sampler="random", pruner="none", keep_checkpoints=1)
     with open_experiment(experiment, config):
         study = open_study(experiment, study_storage=None, direction=DIRECTIONS[config.metric])
         repeating = SearchStudy(study, config, repetitions=repetitions)
@@ -247,7 +249,8 @@ def test_checkpoints_that_a_crash_left_beside_a_finished_confirmation_are_remove
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"left")
     unused: Any = None  # as nothing is trained
-    outcome = train_repetitions(part, unused, unused, plan(list_trials(experiment)), title="", progress=unused)
+    prepared, wanted = Prepared(configure(), unused, {}, ()), plan(list_trials(experiment))
+    outcome = train_repetitions(part, prepared, unused, wanted, title="", progress=unused)
     assert outcome == Outcome.FINISHED
     assert not any(path.exists() for path in left)
 
