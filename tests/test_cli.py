@@ -190,7 +190,7 @@ def test_a_search_without_a_complete_trial_tests_none_and_says_so() -> None:
     space = {"model": "customnet", "optimizer": "sgd", "lr": 10, "weight_decay": 10, "momentum": 0.99}
     path = write_config(space=space, max_trials=1, max_epochs=3, precision="fp32")
     process = start_fmnist("search", "run", str(path))
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=240)
     assert process.returncode == 1, output
     assert "failed    diverged: epoch " in output
     assert "no trial is complete, so none was tested" in " ".join(output.split())
