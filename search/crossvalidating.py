@@ -37,7 +37,7 @@ from search.predictions import Predictions
 from search.preparation import Prepared
 from search.progress import Progress
 from search.record import MESSAGE, best_epoch, list_trials
-from search.repeating import are_trained, check_configuration, train_repetitions
+from search.repeating import are_trained, check_configuration, remove_checkpoints, train_repetitions
 from search.repetition import Repetition, by_key
 from search.runner import Outcome
 from search.slots import Slots
@@ -169,7 +169,7 @@ def cross_validate(
     if are_trained(experiment, wanted):
         saved = read_cross_validation(experiment)
         if saved is not None:
-            _remove_weights(experiment)  # a crash may have come in between
+            remove_checkpoints(experiment)  # a crash may have come in between
             return saved
     outcome = train_repetitions(
         experiment,
@@ -235,12 +235,7 @@ def _save(experiment: Experiment, found: CrossValidation, folds: list[FoldPredic
             experiment.store.send(experiment.cross_validation)
     except OSError as error:
         raise ExperimentError(f"the result cannot be saved in {experiment.path}: {error}") from error
-    _remove_weights(experiment)
-
-
-def _remove_weights(experiment: Experiment) -> None:
-    for trial in list_trials(experiment):
-        experiment.trial(trial.number).remove_checkpoints()
+    remove_checkpoints(experiment)
 
 
 def with_folds(prepared: Prepared, folded: FoldedImages) -> Prepared:

@@ -22,9 +22,9 @@ from fmnist_models.files import write_aside
 from search.address import Reference, check_trust, read_reference, write_reference
 from search.errors import ExperimentError
 from search.experiment import Experiment
-from search.fold import fold_journal
 from search.fold_values import best_of, curve
 from search.journal import JournalFile, check_lines, cut_torn_line, remove_lock
+from search.journal_fold import fold_journal
 
 REASON = "reason"
 MESSAGE = "message"

@@ -70,7 +70,7 @@ def train_repetitions(
     check_configuration(experiment, prepared)
     if is_done:
         if not keep_weights:  # a crash may have come before they were removed
-            _remove_checkpoints(experiment)
+            remove_checkpoints(experiment)
         return Outcome.FINISHED
     if time_left_s is not None and time_left_s <= 0:
         return Outcome.OUT_OF_TIME
@@ -92,13 +92,13 @@ def train_repetitions(
             make_training=make_training,
         )
         if outcome == Outcome.FINISHED and not keep_weights:
-            _remove_checkpoints(experiment)
+            remove_checkpoints(experiment)
         write_aside(experiment.trials_table, read_trials(experiment).to_csv(index=False))
         experiment.send()
         return outcome
 
 
-def _remove_checkpoints(experiment: Experiment) -> None:
+def remove_checkpoints(experiment: Experiment) -> None:
     """Those that are there: on object storage one list tells, and not requests for each trial."""
     there = None if experiment.store is None else set(experiment.store.find(experiment.trials))
     for trial in list_trials(experiment):

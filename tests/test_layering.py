@@ -30,7 +30,7 @@ READERS = (
     "search.event_files",
     "search.experiment",
     "search.fingerprint",
-    "search.fold",
+    "search.journal_fold",
     "search.fold_values",
     "search.importance",
     "search.inventory",

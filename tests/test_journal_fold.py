@@ -21,7 +21,7 @@ from test_fuzz_readers import CONFIG, altered_bytes, altered_journal, lines  # n
 from search.config import parse_config
 from search.errors import ExperimentError
 from search.experiment import Experiment
-from search.fold import fold_journal
+from search.journal_fold import fold_journal
 from search.record import list_trials, read_study
 
 BY = {"worker_id": "w"}
