@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 from benchmarks import peer_trials, results
 from benchmarks.configurations import BATCH_SIZE, SPACE, draw
 from benchmarks.measured_run import MeasuredRun, run
-from benchmarks.peer_trials import CONTESTANTS, Turn, figures, load, ratios, save, turns
+from benchmarks.peer_trials import CONTESTANTS, Turn, figures, load, ratios, save, show_times, turns
 from benchmarks.peers import plain
 from benchmarks.peers.job import OURS, Job
 from benchmarks.unpacked import unpack_images
@@ -163,10 +164,35 @@ def test_figures_are_medians_of_what_was_measured() -> None:
     assert found["fixed: images per second"]["ours"] == [96 * 4500 / 100] * 2
     assert found["target: seconds"] == {"ours": [20], "optuna_loop": [80]}
     assert found["target: share of runs that reached it"] == {"ours": [1], "optuna_loop": [0]}
-    assert [(row["figure"], row["times_better"], row["bar"]) for row in ratios(found)] == [
+    assert [(row["figure"], row["times_better"], row["bar"]) for row in ratios(make_runs(), make_arguments())] == [
         ("fixed: trials per hour", pytest.approx(576 / ((192 + 115.2) / 2), abs=0.01), 3.0),
         ("target: seconds", 4.0, 2.0),
     ]
+
+
+def test_who_misses_the_target_is_never_the_better_for_it() -> None:
+    ours, theirs = Turn("target", "ours", 0), Turn("target", "optuna_loop", 0)
+
+    def shown(runs: dict[Turn, MeasuredRun]) -> list[str]:
+        return [show_times(row) for row in ratios(runs, make_arguments()) if row["figure"] == "target: seconds"]
+
+    runs = make_runs()
+    assert shown(runs) == ["≥ 4.00 (reached by 100% of our runs, 0% of theirs)"]
+    reached, missed = runs[ours], runs[theirs]
+    assert shown(runs | {theirs: dataclasses.replace(missed, best=[(60.0, 0.87)])}) == ["3.00"]
+    assert shown({ours: missed, theirs: reached}) == ["not reached (reached by 0% of our runs, 100% of theirs)"]
+    assert shown({ours: missed, theirs: missed}) == ["not reached (reached by 0% of our runs, 0% of theirs)"]
+    both = {Turn("target", who, 1): reached for who in ("ours", "optuna_loop")}
+    half = {ours: missed, theirs: reached, **both}
+    assert shown(half) == ["not reached (reached by 50% of our runs, 100% of theirs)"]
+
+
+def test_ratios_are_of_runs_that_pair_up() -> None:
+    runs = make_runs()
+    alone = Turn("fixed", "ours", 2)
+    runs[alone] = dataclasses.replace(runs[Turn("fixed", "ours", 0)], seconds=1.0)
+    assert ratios(runs, make_arguments()) == ratios(make_runs(), make_arguments())
+    assert ratios({alone: runs[alone], Turn("fixed", "optuna_loop", 0): runs[alone]}, make_arguments()) == []
 
 
 def test_a_benchmark_goes_on_where_it_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
