@@ -19,11 +19,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.configurations import draw
+from benchmarks.configurations import VALIDATION_FRACTION, draw
 from benchmarks.measured_run import MeasuredRun, run
 from benchmarks.peers.job import Job
 from benchmarks.peers.syne_tune_venv import ensure_python
 from benchmarks.results import FOLDER, keep, print_table, show, summarise
+from benchmarks.split import write_split
 from benchmarks.unpacked import unpack_images
 from search.slots import local_resources
 from search.versions import collect_versions
@@ -71,6 +72,7 @@ def measure(turn: Turn, arguments: argparse.Namespace, *, images: Path, folder: 
         data_dir=str(images),
         folder=str(folder),
     )
+    write_split(job)
     return run(
         f"benchmarks.peers.{turn.contestant}",
         job,
@@ -86,7 +88,7 @@ def figures(runs: dict[Turn, MeasuredRun], arguments: argparse.Namespace) -> dic
     for turn, measured in runs.items():
         values: dict[str, float] = {f"{turn.what}: peak memory, GB": measured.peak_memory_bytes / 1e9}
         if turn.what == "fixed":
-            trained = measured.num_epochs * arguments.images * 0.9
+            trained = measured.num_epochs * arguments.images * (1 - VALIDATION_FRACTION)
             values |= {
                 "fixed: trials per hour": arguments.trials / measured.seconds * 3600,
                 "fixed: images per second": trained / measured.seconds,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -13,15 +15,20 @@ import pytest
 import torch
 
 from benchmarks import peer_trials, results
-from benchmarks.configurations import BATCH_SIZE, SPACE, draw
+from benchmarks.configurations import BATCH_SIZE, SPACE, VALIDATION_FRACTION, draw
+from benchmarks.images_per_second import Trained, choose_precision, images_per_second
+from benchmarks.images_per_second import ours as bare_loop
 from benchmarks.measured_run import MeasuredRun, run
 from benchmarks.peer_trials import CONTESTANTS, Turn, figures, load, ratios, save, show_times, turns
 from benchmarks.peers import plain
 from benchmarks.peers.job import OURS, Job
+from benchmarks.peers.ours import search_config
+from benchmarks.split import write_split
 from benchmarks.unpacked import unpack_images
 from fmnist_models.data import load_images, split_training
+from fmnist_models.probe import candidates
 from fmnist_models.seeds import derive_seed
-from fmnist_models.training import TrainingPlan
+from fmnist_models.training import Training, TrainingPlan
 from search.config import parse_config
 from search.enqueue import read_queue
 
@@ -44,7 +51,7 @@ def test_configurations_depend_on_the_seed_alone_and_are_such_as_our_search_take
 
 def test_peers_start_from_our_weights_and_see_our_images(tmp_path: Path, fashion_mnist_root: Path) -> None:
     unpack_images(tmp_path)
-    job = make_job(tmp_path, draw(2, seed=0))
+    write_split(job := make_job(tmp_path, draw(2, seed=0)))
     dropout = job.configurations[1]["dropout"]
     plan = TrainingPlan(
         network="customnet", hyperparameters={"dropout": dropout}, num_epochs=1, seed=derive_seed(job.seed, 1)
@@ -54,7 +61,7 @@ def test_peers_start_from_our_weights_and_see_our_images(tmp_path: Path, fashion
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
     images = load_images("fashion-mnist", "train", root=fashion_mnist_root, size=NUM_IMAGES)
-    data = split_training(images, validation_fraction=plain.VALIDATION_FRACTION, seed=job.seed)
+    data = split_training(images, validation_fraction=VALIDATION_FRACTION, seed=job.seed)
     train_loader, validation_loader = plain.loaders(job)
     assert len(train_loader.dataset) == len(data.train) == 180
     ((seen, labels),) = list(validation_loader)
@@ -73,7 +80,8 @@ def test_each_contestant_trains_what_it_is_given(contestant: str, tmp_path: Path
 
     unpack_images(tmp_path)
     python = ensure_python() if contestant == "syne_tune_local" else None
-    done = run(f"benchmarks.peers.{contestant}", job := make_job(tmp_path, draw(1, seed=0)), python=python)
+    write_split(job := make_job(tmp_path, draw(1, seed=0)))
+    done = run(f"benchmarks.peers.{contestant}", job, python=python)
     (report,) = job.reports()
     assert (report["number"], report["epoch"]) == (0, 1)
     assert 0 < report["val_accuracy"] < 1
@@ -92,10 +100,11 @@ def test_each_contestant_stops_trials_early_and_can_be_stopped(
 
     unpack_images(tmp_path)
     python = ensure_python() if contestant == "syne_tune_local" else None
-    job = make_job(tmp_path, draw(6, seed=0), num_epochs=4, early_stopping=True)
+    write_split(job := make_job(tmp_path, draw(6, seed=0), num_epochs=4, early_stopping=True))
     done = run(f"benchmarks.peers.{contestant}", job, python=python)
     assert 6 <= done.num_epochs < 24
     again = make_job(tmp_path, draw(6, seed=0), num_epochs=50, folder=str(tmp_path / "again"))
+    write_split(again)
     stopped = run(f"benchmarks.peers.{contestant}", again, python=python, target=0.05)
     assert stopped.seconds_to(0.05) == pytest.approx(stopped.seconds, abs=1)
     assert stopped.num_epochs < 300
@@ -127,6 +136,32 @@ def test_our_own_reports_are_read_from_its_experiment(tmp_path: Path) -> None:
     header = "epoch,train_loss,train_accuracy,val_loss,val_accuracy,lr,epoch_s,dataset"
     (trial / "epochs.csv").write_text(f"{header}\n1,1,0.5,1,0.625,0.1,1,fashion-mnist\n")
     assert job.reports() == [{"number": 3, "epoch": 1, "val_accuracy": 0.625}]
+
+
+def test_bare_loops_are_as_fast_as_all_images_until_the_last_one_ends() -> None:
+    loops = [Trained(num_images=600, start_s=10, end_s=12), Trained(num_images=600, start_s=10, end_s=16)]
+    assert images_per_second(loops) == 200
+
+
+def test_the_bare_loop_trains_in_the_arithmetic_that_the_search_is_given(
+    tmp_path: Path, fashion_mnist_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained_in = []
+
+    class Noted(Training):
+        def __init__(self, plan: TrainingPlan, *args: Any, **kwargs: Any) -> None:
+            trained_in.append(plan.precision)
+            super().__init__(plan, *args, **kwargs)
+
+    monkeypatch.setattr("benchmarks.images_per_second.Training", Noted)
+    job = make_job(tmp_path, draw(1, seed=0))
+    precision, notes = choose_precision(job)
+    assert precision in candidates(torch.device("cpu"))
+    assert precision in notes[0]
+    chosen = dataclasses.replace(job, precision="fp32-channels-last")
+    assert parse_config(search_config(chosen), where="test").precision == "fp32-channels-last"
+    bare_loop([0], chosen, clock=time.process_time)
+    assert trained_in == ["fp32-channels-last"] * 2  # with its warm-up
 
 
 def test_turns_alternate() -> None:

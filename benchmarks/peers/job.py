@@ -12,6 +12,7 @@ from typing import Any
 from search.epochs_file import parse_epochs
 
 OURS = "ours"  # the experiment of that name in a job's folder
+TRAIN_INDICES, VALIDATION_INDICES = "train.npy", "validation.npy"  # in a job's folder too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,8 @@ class Job:
     ``num_epochs``: of each trial; 0: each trial reports one value at once and does no work. ``early_stopping``:
     asynchronous successive halving from the first epoch on, in threes. ``num_images``: the first so many of
     Fashion-MNIST's training images, a tenth of them to validate with. ``num_trials_at_once``: one for each CPU.
-    ``data_dir`` holds Fashion-MNIST, unpacked; ``folder`` takes what is written.
+    ``data_dir`` holds Fashion-MNIST, unpacked; ``folder`` takes what is written. ``precision``: what ours trains in;
+    all others train in fp32.
     """
 
     configurations: list[dict[str, float]]
@@ -33,6 +35,7 @@ class Job:
     folder: str
     seed: int = 0
     reduction_factor: int = 3
+    precision: str = "auto"
 
     @property
     def path(self) -> Path:
