@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from benchmarks.configurations import BATCH_SIZE, SPACE, VALIDATION_FRACTION, dr
 from benchmarks.images_per_second import Trained, choose_precision, images_per_second
 from benchmarks.images_per_second import ours as bare_loop
 from benchmarks.measured_run import MeasuredRun, run
+from benchmarks.no_work_trials import seconds_after_first
 from benchmarks.peer_trials import CONTESTANTS, Turn, figures, load, ratios, save, show_times, turns
 from benchmarks.peers import plain
 from benchmarks.peers.job import OURS, Job
@@ -162,6 +165,23 @@ def test_the_bare_loop_trains_in_the_arithmetic_that_the_search_is_given(
     assert parse_config(search_config(chosen), where="test").precision == "fp32-channels-last"
     bare_loop([0], chosen, clock=time.process_time)
     assert trained_in == ["fp32-channels-last"] * 2  # with its warm-up
+
+
+def test_no_work_trials_are_counted_from_the_end_of_the_first_in_each_place() -> None:
+    assert seconds_after_first([10, 10.5, 14, 14.5], at_once=2) == 2  # two trials in four seconds
+    assert seconds_after_first([7, 1, 4], at_once=1) == 3
+
+
+def test_a_peer_does_not_load_what_its_trials_have_no_need_of() -> None:
+    """Each of its trials is a fresh process, and the time to import is the trial's."""
+    heavy = {
+        "benchmarks.peers.ray_nesting": {"torchvision", "sklearn", "fmnist_models.networks", "cluster.session"},
+        "benchmarks.peers.plain": {"sklearn", "ray", "optuna", "search.config"},
+    }
+    for module, unneeded in heavy.items():
+        script = f"import sys, {module}; sys.exit(str(sorted({unneeded} & set(sys.modules))))"
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        assert done.stderr.splitlines()[-1] == "[]"
 
 
 def test_turns_alternate() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,8 @@ class Job:
 
     def report(self, number: int, epoch: int, val_accuracy: float) -> None:
         """Notes the result of an epoch; any process of a contestant may."""
-        line = json.dumps({"number": number, "epoch": epoch, "val_accuracy": val_accuracy}) + "\n"
+        report = {"number": number, "epoch": epoch, "val_accuracy": val_accuracy, "time_s": time.time()}
+        line = json.dumps(report) + "\n"
         descriptor = os.open(self._reports, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         try:
             os.write(descriptor, line.encode())  # one call, so that lines of several processes do not mix
@@ -61,7 +63,8 @@ class Job:
             os.close(descriptor)
 
     def reports(self) -> list[dict[str, Any]]:
-        """Number, epoch and validation accuracy of each epoch so far; ours are in its experiment's tables."""
+        """Number, epoch and validation accuracy of each epoch so far, and, but for ours, when it came, in seconds
+        since 1970; ours are in its experiment's tables."""
         lines = self._reports.read_text("utf-8").splitlines() if self._reports.exists() else []
         found = [json.loads(line) for line in lines]
         for table in sorted(Path(self.folder, OURS, "trials").glob("*/epochs.csv")):
