@@ -3,9 +3,9 @@ fixed work, the time to a validation accuracy with early stopping, and memory.
 
 `python -m benchmarks.peer_trials [fixed] [target]`. Contestants take turns, in the opposite order each time. What is
 measured is kept in `benchmarks/results/` after each run, and the same command goes on where it ended, so it may be
-stopped at any time; with other settings, versions, or without that file it begins anew. With early stopping all halve
-asynchronously, by thirds, from the first epoch on, and take the same configurations in the same order; each repeat has
-configurations of its own, since one that is soon good would decide alone.
+stopped at any time; with other settings, code, versions or processor, or without that file it begins anew. With early
+stopping all halve asynchronously, by thirds, from the first epoch on, and take the same configurations in the same
+order; each repeat has configurations of its own, since one that is soon good would decide alone.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import dataclasses
 import json
 import statistics
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,8 +23,8 @@ from typing import Any
 from benchmarks.configurations import VALIDATION_FRACTION, draw
 from benchmarks.measured_run import MeasuredRun, run
 from benchmarks.peers.job import Job
-from benchmarks.peers.syne_tune_venv import ensure_python
-from benchmarks.results import FOLDER, keep, print_table, show, summarise
+from benchmarks.peers.syne_tune_venv import CONSTRAINTS, ensure_python
+from benchmarks.results import FOLDER, code, keep, machine, print_table, show, summarise
 from benchmarks.split import write_split
 from benchmarks.unpacked import unpack_images
 from search.slots import local_resources
@@ -93,6 +94,7 @@ def figures(runs: dict[Turn, MeasuredRun], arguments: argparse.Namespace) -> dic
                 "fixed: trials per hour": arguments.trials / measured.seconds * 3600,
                 "fixed: images per second": trained / measured.seconds,
                 "fixed: best validation accuracy": measured.best[-1][1],
+                "fixed: mean validation accuracy of the trials": measured.mean_accuracy,
             }
         else:
             time_s = measured.seconds_to(arguments.target)
@@ -150,26 +152,48 @@ def show_times(row: dict[str, Any]) -> str:
     return f"{text} (reached by {ours:.0%} of our runs, {theirs:.0%} of theirs)"
 
 
+def made_on() -> dict[str, Any]:
+    """All that measurements have to agree in to stand side by side: code, versions and processor."""
+    here = machine()
+    return {
+        "code": code(),
+        "versions": collect_versions(),
+        "peers": CONSTRAINTS.read_text("utf-8").splitlines(),
+        "processor": [here["processor"], here["cpus"]],
+    }
+
+
 def load(settings: dict[str, Any]) -> dict[Turn, MeasuredRun]:
-    """The runs of an earlier call with the same settings and versions."""
+    """The runs of an earlier call with the same settings, if it was ``made_on`` the same."""
     path = FOLDER / f"{_NAME}.json"
     if not path.exists():
         return {}
     kept = json.loads(path.read_text("utf-8"))
-    if kept["settings"] != settings or kept["versions"] != collect_versions():
+    made = made_on()
+    if kept["settings"] != settings or kept.get("made_on") != made or made["code"]["commit"] == "unknown":
         return {}
     return {Turn(**entry["turn"]): _parse_run(entry["run"]) for entry in kept["runs"]}
 
 
 def _parse_run(entry: dict[str, Any]) -> MeasuredRun:
-    return MeasuredRun(**entry | {"best": [(seconds, accuracy) for seconds, accuracy in entry["best"]]})
+    best = [(seconds, accuracy) for seconds, accuracy in entry["best"]]
+    return MeasuredRun(**entry | {"best": best, "load_average": tuple(entry["load_average"])})
 
 
 def save(runs: dict[Turn, MeasuredRun], settings: dict[str, Any], arguments: argparse.Namespace) -> None:
     found = figures(runs, arguments)
     summaries = {name: {who: summarise(v) for who, v in values.items()} for name, values in found.items()}
     entries = [{"turn": dataclasses.asdict(turn), "run": dataclasses.asdict(done)} for turn, done in runs.items()]
-    keep(_NAME, {"settings": settings, "figures": summaries, "ratios": ratios(runs, arguments), "runs": entries})
+    keep(
+        _NAME,
+        {
+            "settings": settings,
+            "made_on": made_on(),
+            "figures": summaries,
+            "ratios": ratios(runs, arguments),
+            "runs": entries,
+        },
+    )
 
 
 def report(runs: dict[Turn, MeasuredRun], arguments: argparse.Namespace) -> None:
@@ -210,13 +234,15 @@ def main() -> None:
     if not set(what) <= {"fixed", "target"}:
         parser.error(f"{' '.join(what)}: valid are fixed and target")
     settings = {name: getattr(arguments, name) for name in ("trials", "epochs", "target_epochs", "target", "images")}
-    runs = load(settings)
+    runs, began_on = load(settings), made_on()
     with tempfile.TemporaryDirectory(prefix="fmnist-bench-") as name:
         images = unpack_images(Path(name))
         for number, turn in enumerate(turns(what, arguments.only, arguments.repeats)):
             if turn in runs:
                 continue
             runs[turn] = measure(turn, arguments, images=images, folder=Path(name, str(number)))
+            if made_on() != began_on:
+                sys.exit("the code was changed while it was measured: what was measured last is not kept")
             save(runs, settings, arguments)
             print(f"{turn.what} {turn.contestant} {turn.repeat}: {runs[turn].seconds:.1f} s", flush=True)
     report(runs, arguments)

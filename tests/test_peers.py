@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -20,9 +21,9 @@ from benchmarks import peer_trials, results
 from benchmarks.configurations import BATCH_SIZE, SPACE, VALIDATION_FRACTION, draw
 from benchmarks.images_per_second import Trained, choose_precision, images_per_second
 from benchmarks.images_per_second import ours as bare_loop
-from benchmarks.measured_run import MeasuredRun, run
+from benchmarks.measured_run import MeasuredRun, mean_last_accuracy, run
 from benchmarks.no_work_trials import seconds_after_first
-from benchmarks.peer_trials import CONTESTANTS, Turn, figures, load, ratios, save, show_times, turns
+from benchmarks.peer_trials import CONTESTANTS, Turn, figures, load, made_on, ratios, save, show_times, turns
 from benchmarks.peers import plain
 from benchmarks.peers.job import OURS, Job
 from benchmarks.peers.ours import search_config
@@ -90,7 +91,7 @@ def test_each_contestant_trains_what_it_is_given(contestant: str, tmp_path: Path
     assert 0 < report["val_accuracy"] < 1
     assert done.num_epochs == 1
     assert done.best[0][1] == report["val_accuracy"]
-    assert done.best[0][0] <= done.seconds + 1
+    assert done.best[0][0] <= done.seconds
 
 
 @pytest.mark.slow
@@ -109,7 +110,7 @@ def test_each_contestant_stops_trials_early_and_can_be_stopped(
     again = make_job(tmp_path, draw(6, seed=0), num_epochs=50, folder=str(tmp_path / "again"))
     write_split(again)
     stopped = run(f"benchmarks.peers.{contestant}", again, python=python, target=0.05)
-    assert stopped.seconds_to(0.05) == pytest.approx(stopped.seconds, abs=1)
+    assert stopped.seconds_to(0.05) == stopped.seconds
     assert stopped.num_epochs < 300
 
 
@@ -117,8 +118,9 @@ def test_a_run_ends_at_the_target_and_leaves_no_process(tmp_path: Path) -> None:
     job = make_job(tmp_path, [{"val_accuracy": 0.5, "sleep_s": 2.5}, {"val_accuracy": 0.9, "sleep_s": 600.0}])
     done = run("tests.scripted_peer", job, target=0.8)
     assert [accuracy for _, accuracy in done.best] == [0.5, 0.9]
-    assert 2.5 <= done.seconds < 60
-    assert done.seconds_to(0.9) == pytest.approx(done.seconds, abs=0.5)
+    assert 2.5 <= done.seconds < 600  # it slept before its last report, and was not left to sleep after it
+    assert 0 < done.best[0][0] < done.best[1][0] == done.seconds == done.seconds_to(0.9)
+    assert done.mean_accuracy == pytest.approx(0.7)
     assert done.seconds_to(0.95) is None
     assert done.peak_memory_bytes > 10**8  # what its child holds
     assert not psutil.pid_exists(int(Path(job.folder, "child").read_text()))
@@ -130,6 +132,25 @@ def test_a_run_that_did_not_do_its_work_says_so(last: dict[str, float], tmp_path
     with pytest.raises(RuntimeError, match=rf"status {int(last.get('status', 0))} after 1 epochs:\nas it began"):
         run("tests.scripted_peer", job)
     assert not psutil.pid_exists(int(Path(job.folder, "child").read_text()))
+
+
+def test_a_contestant_gets_nothing_of_what_its_caller_has_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("FMNIST_EXPERIMENTS_DIR", str(tmp_path))
+    handler = signal.getsignal(signal.SIGTERM)
+    run("tests.scripted_peer", job := make_job(tmp_path, [{"val_accuracy": 0.5}]))
+    names = Path(job.folder, "environment").read_text().split()
+    assert "PYTHONPATH" in names
+    assert not [name for name in names if name == "OMP_NUM_THREADS" or name.startswith("FMNIST_")]
+    with pytest.raises(FileNotFoundError):
+        run("tests.scripted_peer", job, python=tmp_path / "none")
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_the_accuracy_of_a_trial_is_that_of_its_last_epoch() -> None:
+    reports = [(0, 2, 0.8), (0, 1, 0.9), (1, 1, 0.4)]
+    made = [{"number": number, "epoch": epoch, "val_accuracy": value} for number, epoch, value in reports]
+    assert mean_last_accuracy(made) == pytest.approx(0.6)
 
 
 def test_our_own_reports_are_read_from_its_experiment(tmp_path: Path) -> None:
@@ -200,7 +221,13 @@ def make_arguments() -> argparse.Namespace:
 def make_runs() -> dict[Turn, MeasuredRun]:
     def make(seconds: float, best: float) -> MeasuredRun:
         return MeasuredRun(
-            seconds=seconds, num_epochs=96, best=[(1.0, 0.5), (seconds - 1, best)], peak_memory_bytes=10**9
+            seconds=seconds,
+            num_epochs=96,
+            best=[(1.0, 0.5), (seconds - 1, best)],
+            mean_accuracy=best - 0.02,
+            peak_memory_bytes=10**9,
+            began="2026-01-01T00:00:00+0000",
+            load_average=(0.1, 0.2, 0.3),
         )
 
     return {
@@ -217,6 +244,7 @@ def test_figures_are_medians_of_what_was_measured() -> None:
     found = figures(make_runs(), make_arguments())
     assert found["fixed: trials per hour"]["ours"] == [576, 576]
     assert found["fixed: images per second"]["ours"] == [96 * 4500 / 100] * 2
+    assert found["fixed: mean validation accuracy of the trials"]["ours"] == [pytest.approx(0.88)] * 2
     assert found["target: seconds"] == {"ours": [20], "optuna_loop": [80]}
     assert found["target: share of runs that reached it"] == {"ours": [1], "optuna_loop": [0]}
     assert [(row["figure"], row["times_better"], row["bar"]) for row in ratios(make_runs(), make_arguments())] == [
@@ -257,6 +285,17 @@ def test_a_benchmark_goes_on_where_it_ended(tmp_path: Path, monkeypatch: pytest.
     save(make_runs(), {"images": 5000}, make_arguments())
     assert load({"images": 5000}) == make_runs()
     assert load({"images": 500}) == {}
+    made = made_on()
+    others = {
+        "code": [made["code"] | {"commit": "0" * 40}, made["code"] | {"changes": "other"}],
+        "processor": [["other", made["processor"][1]]],
+        "peers": [["syne-tune==0"]],
+        "versions": [made["versions"] | {"torch": "0"}],
+    }
+    for name, values in others.items():
+        for value in values:
+            monkeypatch.setattr(peer_trials, "made_on", lambda changed=made | {name: value}: changed)
+            assert load({"images": 5000}) == {}
     kept = json.loads((tmp_path / "peer_trials.json").read_text())
     assert kept["figures"]["fixed: trials per hour"]["optuna_loop"]["n"] == 2
-    assert {"machine", "versions", "written"} <= kept.keys()
+    assert {"machine", "versions", "written", "code"} <= kept.keys()
