@@ -11,6 +11,7 @@ SPACE = {
     "dropout": {"float": [0.0, 0.6]},
 }
 BATCH_SIZE = 64
+VALIDATION_FRACTION = 0.1
 
 
 def draw(count: int, *, seed: int) -> list[dict[str, float]]:

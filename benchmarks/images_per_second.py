@@ -5,32 +5,38 @@ with a `DataLoader` (`benchmarks/peers/plain.py`), each on one thread, and the s
 each uses, by large matrix products of its precision; its seconds are those of the CPU, so that other work on the
 machine counts little. `all-cores`: bare loops on all cores at once beside a search of
 the same trials; their ratio is the search's orchestration efficiency, from its first trial's start to its last one's
-end, and of the whole command. Everything takes turns, in the opposite order each time.
+end, and of the whole command. Everything takes turns, in the opposite order each time, and ours is trained in the same
+arithmetic everywhere: what the search's probe chooses, once, before all else (so that no search's time holds a probe).
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
+import queue
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.configurations import BATCH_SIZE, draw
+from benchmarks.configurations import BATCH_SIZE, VALIDATION_FRACTION, draw
 from benchmarks.measured_run import run
 from benchmarks.peers import plain
 from benchmarks.peers.job import OURS, Job
+from benchmarks.peers.ours import search_config
 from benchmarks.results import keep, print_table, show, summarise
+from benchmarks.split import write_split
 from benchmarks.unpacked import unpack_images
 from fmnist_models.data import data_root, load_images, split_training
-from fmnist_models.precision import resolve_precision
 from fmnist_models.seeds import derive_seed
 from fmnist_models.training import Training, TrainingPlan
+from search.arithmetic import decide_precision
+from search.config import parse_config
 from search.experiment import Experiment
 from search.record import read_study
 from search.slots import local_resources
@@ -39,14 +45,27 @@ FLOP_PER_IMAGE = 44.6e6  # CustomNet forwards (15.0e6) and backwards, which need
 _CPU = torch.device("cpu")
 _MATRIX = 2048
 _MATRIX_S = 2.0
+_LOOK_S = 5.0
+_START_S = 600.0  # at most, for all processes to have warmed up
 _BARS = {"one core: ours over plain": 2.5, "all cores: search over bare loops": 0.95}
 
 
-def ours(numbers: list[int], job: Job, *, clock: Callable[[], float], ready: Callable[[], Any] | None = None) -> float:
-    """Trains trials one after the other, after a warm-up and once ``ready`` returns; images per second of ``clock``."""
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """How many images a loop has trained with, and from when to when by its clock."""
+
+    num_images: int
+    start_s: float
+    end_s: float
+
+
+def ours(
+    numbers: list[int], job: Job, *, clock: Callable[[], float], ready: Callable[[], Any] | None = None
+) -> Trained:
+    """Trains trials one after the other, after a warm-up and once ``ready`` returns."""
     torch.set_num_threads(1)
     images = load_images("fashion-mnist", "train", root=data_root(), size=job.num_images)
-    data = split_training(images, validation_fraction=plain.VALIDATION_FRACTION, seed=job.seed)
+    data = split_training(images, validation_fraction=VALIDATION_FRACTION, seed=job.seed)
 
     def train(number: int, num_epochs: int) -> None:
         hyperparameters = {**job.configurations[number], "batch_size": BATCH_SIZE}
@@ -55,6 +74,7 @@ def ours(numbers: list[int], job: Job, *, clock: Callable[[], float], ready: Cal
             hyperparameters=hyperparameters,
             num_epochs=num_epochs,
             seed=derive_seed(job.seed, number),
+            precision=job.precision,
         )
         list(Training(plan, data, device=_CPU).epochs())
 
@@ -64,7 +84,8 @@ def ours(numbers: list[int], job: Job, *, clock: Callable[[], float], ready: Cal
     start_s = clock()
     for number in numbers:
         train(number, job.num_epochs)
-    return len(numbers) * job.num_epochs * len(data.train) / (clock() - start_s)
+    num_images = len(numbers) * job.num_epochs * len(data.train)
+    return Trained(num_images=num_images, start_s=start_s, end_s=clock())
 
 
 def dataloader(job: Job) -> float:
@@ -103,11 +124,13 @@ def flop_per_second(dtype: torch.dtype) -> float:
 def one_core(job: Job, *, order: int) -> dict[str, float]:
     """Each in this process; which of the loops goes first alternates with ``order``."""
     numbers = list(range(len(job.configurations)))
-    loops = {"ours": lambda: ours(numbers, job, clock=time.process_time), "plain": lambda: dataloader(job)}
+    loops = {
+        "ours": lambda: images_per_second([ours(numbers, job, clock=time.process_time)]),
+        "plain": lambda: dataloader(job),
+    }
     rates = {name: loops[name]() for name in (sorted(loops) if order % 2 == 0 else sorted(loops)[::-1])}
-    precision = resolve_precision("auto", _CPU)
     peaks = {"plain": flop_per_second(torch.float32)}
-    peaks["ours"] = flop_per_second(torch.bfloat16) if precision == "bf16" else peaks["plain"]
+    peaks["ours"] = flop_per_second(torch.bfloat16) if job.precision.startswith("bf16") else peaks["plain"]
     found = {"one core: ours over plain": rates["ours"] / rates["plain"]}
     for name, rate in rates.items():
         found[f"one core: {name}, images per second"] = rate
@@ -133,21 +156,42 @@ def all_cores(job: Job, *, order: int) -> dict[str, float]:
 
 
 def bare_loops(job: Job) -> float:
-    """Images per second of as many processes as trials run at once, which share the trials."""
+    """Images per second of as many processes as trials run at once, which share the trials: of all images, from the
+    common start to the end of the last process, as the search's are."""
     context = multiprocessing.get_context("spawn")
-    barrier, rates = context.Barrier(job.num_trials_at_once), context.Queue()
+    barrier, measured = context.Barrier(job.num_trials_at_once, timeout=_START_S), context.Queue()
     shares = [list(range(len(job.configurations)))[n :: job.num_trials_at_once] for n in range(job.num_trials_at_once)]
-    processes = [context.Process(target=_bare_loop, args=(share, job, barrier, rates)) for share in shares]
+    processes = [context.Process(target=_bare_loop, args=(share, job, barrier, measured)) for share in shares]
     for process in processes:
         process.start()
-    found = [rates.get(timeout=3600) for _ in processes]
+    found: list[Trained] = []
+    while len(found) < len(processes):
+        try:
+            found.append(measured.get(timeout=_LOOK_S))
+        except queue.Empty:
+            if any(process.exitcode for process in processes):
+                raise RuntimeError("a bare loop failed") from None
     for process in processes:
         process.join()
-    return sum(found)
+    return images_per_second(found)
 
 
-def _bare_loop(numbers: list[int], job: Job, barrier: Barrier, rates: Any) -> None:
-    rates.put(ours(numbers, job, clock=time.perf_counter, ready=barrier.wait))
+def images_per_second(loops: Sequence[Trained]) -> float:
+    """Of loops that began together, until the last one's end."""
+    took_s = max(loop.end_s for loop in loops) - min(loop.start_s for loop in loops)
+    return sum(loop.num_images for loop in loops) / took_s
+
+
+def _bare_loop(numbers: list[int], job: Job, barrier: Barrier, measured: Any) -> None:
+    measured.put(ours(numbers, job, clock=time.monotonic, ready=barrier.wait))  # a clock that all processes share
+
+
+def choose_precision(job: Job) -> tuple[str, list[str]]:
+    """What our search would train in here, by its probe, and what that measured."""
+    notes: list[str] = []
+    precision = decide_precision(parse_config(search_config(job), where="benchmark"), notes)
+    assert isinstance(precision, str)  # of one network
+    return precision, notes
 
 
 def search(job: Job) -> tuple[float, float]:
@@ -157,7 +201,7 @@ def search(job: Job) -> tuple[float, float]:
     trials = read_study(Experiment(Path(job.folder, OURS))).get_trials(deepcopy=False)
     begun = min(trial.datetime_start for trial in trials if trial.datetime_start)
     ended = max(trial.datetime_complete for trial in trials if trial.datetime_complete)
-    trained = done.num_epochs * job.num_images * (1 - plain.VALIDATION_FRACTION)
+    trained = done.num_epochs * job.num_images * (1 - VALIDATION_FRACTION)
     return trained / (ended - begun).total_seconds(), trained / done.seconds
 
 
@@ -176,6 +220,8 @@ def main() -> None:
         parser.error(f"{' '.join(asked)}: valid are {' and '.join(what)}")
     cpus = local_resources().cpus
     found: dict[str, list[float]] = {}
+    precision: str | None = None
+    notes: list[str] = []
     with tempfile.TemporaryDirectory(prefix="fmnist-bench-") as name:
         images = unpack_images(Path(name))
         for repeat in range(arguments.repeats):
@@ -190,10 +236,16 @@ def main() -> None:
                     data_dir=str(images),
                     folder=f"{name}/{each}-{repeat}",
                 )
+                if precision is None:
+                    precision, notes = choose_precision(job)
+                job = replace(job, precision=precision)
+                write_split(job)
                 for figure, value in what[each](job, order=repeat).items():
                     found.setdefault(figure, []).append(value)
     summaries = {figure: summarise(values) for figure, values in found.items()}
-    keep("images_per_second", {"settings": vars(arguments) | {"what": asked}, "figures": summaries, "bars": _BARS})
+    settings = vars(arguments) | {"what": asked, "precision": precision, "precision_notes": notes}
+    keep("images_per_second", {"settings": settings, "figures": summaries, "bars": _BARS})
+    print(f"ours in {precision} everywhere")
     rows = [(figure, show(summary), f"{_BARS.get(figure, '')}") for figure, summary in sorted(summaries.items())]
     print_table([("figure", "median (mean ± deviation, n)", "bar"), *rows])
 

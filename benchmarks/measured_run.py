@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import psutil
 
@@ -27,12 +29,16 @@ _TAIL = 3_000  # characters
 class MeasuredRun:
     """``seconds``: from the program's start to its end, or until the target was reached. ``best``: (seconds, validation
     accuracy) each time when a better one was reported. ``peak_memory_bytes``: the largest sum of the proportional
-    shares of memory of all its processes, sampled each second."""
+    shares of memory of all its processes, sampled each second. ``mean_accuracy``: of the trials' last epochs. ``began``
+    and ``load_average``: when it began, and how busy the machine had been before."""
 
     seconds: float
     num_epochs: int
     best: list[tuple[float, float]]
+    mean_accuracy: float
     peak_memory_bytes: int
+    began: str
+    load_average: tuple[float, ...]
 
     def seconds_to(self, target: float) -> float | None:
         return next((seconds for seconds, accuracy in self.best if accuracy >= target), None)
@@ -47,44 +53,72 @@ def run(module: str, job: Job, *, python: Path | None = None, target: float | No
     """
     command = [str(python or sys.executable), "-m", module, str(job.write())]
     output, best = Path(job.folder, "output.txt"), list[tuple[float, float]]()
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the program ends with this one
-    with output.open("wb") as file:
+    began, load = time.strftime("%Y-%m-%dT%H:%M:%S%z"), os.getloadavg()
+    with _exiting_when_terminated(), output.open("wb") as file:
         start_s = time.perf_counter()
         tree = _Tree(_start(command, job, file))
         try:
-            reached = False
+            reached, seconds = False, 0.0
             while not reached and tree.is_running():
                 time.sleep(_POLL_S)
-                _note(best, job, since_s=start_s)
+                seconds = time.perf_counter() - start_s
+                _note(best, job, at_s=seconds)
                 tree.sample()
                 reached = target is not None and bool(best) and best[-1][1] >= target
-            seconds = time.perf_counter() - start_s
+            if not reached:
+                seconds = time.perf_counter() - start_s
         finally:
             tree.end()
-            signal.signal(signal.SIGTERM, before)
-    _note(best, job, since_s=start_s)
+    if not reached:
+        _note(best, job, at_s=seconds)
     reports = job.reports()
     failed = not reached and (tree.status != 0 or len({r["number"] for r in reports}) < len(job.configurations))
     if failed:
         text = output.read_text("utf-8", "replace")[-_TAIL:]
         raise RuntimeError(f"{' '.join(command)} ended with status {tree.status} after {len(reports)} epochs:\n{text}")
-    return MeasuredRun(seconds=seconds, num_epochs=len(reports), best=best, peak_memory_bytes=tree.peak_bytes)
+    return MeasuredRun(
+        seconds=seconds,
+        num_epochs=len(reports),
+        best=best,
+        mean_accuracy=mean_last_accuracy(reports),
+        peak_memory_bytes=tree.peak_bytes,
+        began=began,
+        load_average=tuple(round(each, 1) for each in load),
+    )
 
 
-def _note(best: list[tuple[float, float]], job: Job, *, since_s: float) -> None:
+def mean_last_accuracy(reports: Sequence[Mapping[str, Any]]) -> float:
+    """The mean of the validation accuracies of all trials' last epochs."""
+    ordered = sorted(reports, key=lambda report: report["epoch"])
+    return statistics.fmean({report["number"]: report["val_accuracy"] for report in ordered}.values())
+
+
+@contextlib.contextmanager
+def _exiting_when_terminated() -> Iterator[None]:
+    """So that the program that is measured ends with this one."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _note(best: list[tuple[float, float]], job: Job, *, at_s: float) -> None:
     newest = max((report["val_accuracy"] for report in job.reports()), default=None)
     if newest is not None and (not best or newest > best[-1][1]):
-        best.append((time.perf_counter() - since_s, newest))
+        best.append((at_s, newest))
 
 
 def _start(command: list[str], job: Job, output: BinaryIO) -> subprocess.Popen[bytes]:
-    """In a session of its own, where Ctrl-C ends it: a program that a shell started in the background ignores that."""
+    """In a session of its own, where Ctrl-C ends it: a program that a shell started in the background ignores that.
+    What a person has set for the project's own commands, or for the number of threads, is no contestant's."""
+    kept = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS" and not k.startswith("FMNIST_")}
     return subprocess.Popen(
         command,
         stdout=output,
         stderr=output,
         cwd=job.folder,
-        env=os.environ | {"PYTHONPATH": str(_ROOT)},
+        env=kept | {"PYTHONPATH": str(_ROOT)},
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )

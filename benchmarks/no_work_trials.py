@@ -1,6 +1,8 @@
 """Seconds per trial that does no work: ours, with study, journal and TPE, beside Ray's documented nesting.
 
-Each has a local Ray, which is started before the clock; they take turns. `python -m benchmarks.no_work_trials`.
+Each has a local Ray, which is started before the clock, and a search to warm it up; they take turns. Beside the whole
+of a search stands what a trial costs once the search runs: from the end of the first trials, one in each place, to the
+end of the last. `python -m benchmarks.no_work_trials`.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -19,7 +21,6 @@ from benchmarks.no_work import NoWork
 from benchmarks.peers.job import Job
 from benchmarks.peers.ray_nesting import documented_ray, search
 from benchmarks.results import keep, summarise
-from cluster.session import local_ray
 from fmnist_models.data import load_images, split_training
 from search.config import parse_config
 from search.experiment import new_experiment
@@ -61,31 +62,56 @@ def ours(num_trials: int, folder: Path, *, workers: int = 1) -> SearchStudy:
     return study
 
 
-def measure(num_trials: int, folder: Path) -> float:
-    """Seconds per trial of a whole search, after a warm-up."""
+def seconds_after_first(ended: Sequence[float], *, at_once: int) -> float:
+    """Seconds per trial from the end of the first ``at_once`` trials, which waited for all that starts but once, to the
+    end of the last; ``ended`` are the seconds at which trials ended."""
+    ended = sorted(ended)
+    return (ended[-1] - ended[at_once - 1]) / (len(ended) - at_once)
+
+
+def measure(num_trials: int, folder: Path) -> dict[str, float]:
+    """Seconds per trial of a whole search, after a warm-up, and after its first trials."""
     folder.mkdir()
     with _our_ray():
         ours(4, folder / "warm-up")
         start_s = time.perf_counter()
-        ours(num_trials, folder / "measured")
-        return (time.perf_counter() - start_s) / num_trials
+        study = ours(num_trials, folder / "measured")
+        whole = (time.perf_counter() - start_s) / num_trials
+    return {_WHOLE: whole, _AFTER_FIRST: seconds_after_first(_ends(study), at_once=local_resources().cpus)}
 
 
-def measure_groups(folder: Path) -> float:
-    """Seconds per trial of two workers from the end of the first one, for which the worker group had to start."""
+def measure_groups(folder: Path) -> dict[str, float]:
+    """Of trials of two workers, which run one at a time; for the first one the worker group has to start."""
     with _our_ray():
         study = ours(20, folder, workers=2)
-    ended = sorted(trial.datetime_complete.timestamp() for trial in study.study.trials if trial.datetime_complete)
-    return (ended[-1] - ended[0]) / (len(ended) - 1)
+    return {_AFTER_FIRST: seconds_after_first(_ends(study), at_once=1)}
+
+
+def _ends(study: SearchStudy) -> list[float]:
+    return [trial.datetime_complete.timestamp() for trial in study.study.trials if trial.datetime_complete]
 
 
 def _our_ray() -> AbstractContextManager[None]:
+    from cluster.session import local_ray
+
     resources = local_resources()
     return local_ray(num_cpus=resources.cpus, num_gpus=resources.gpus)
 
 
-def documented_nesting(num_trials: int, folder: Path, *, at_once: int) -> float:
-    """Seconds per no-work trial as Ray's user guide nests Train in Tune: a TorchTrainer of one worker per trial."""
+def documented_nesting(num_trials: int, folder: Path, *, at_once: int) -> dict[str, float]:
+    """The same of no-work trials as Ray's user guide nests Train in Tune: a TorchTrainer of one worker per trial."""
+    job = no_work_job(num_trials, folder / "measured", at_once=at_once)
+    with documented_ray(num_cpus=at_once):
+        search(no_work_job(1, folder / "warm-up", at_once=at_once))
+        start_s = time.perf_counter()
+        search(job)
+        whole = (time.perf_counter() - start_s) / num_trials
+    ended = [report["time_s"] for report in job.reports()]
+    return {_WHOLE: whole, _AFTER_FIRST: seconds_after_first(ended, at_once=at_once)}
+
+
+def no_work_job(num_trials: int, folder: Path, *, at_once: int) -> Job:
+    """It has been written."""
     job = Job(
         configurations=draw(num_trials, seed=0),
         num_epochs=0,
@@ -96,21 +122,19 @@ def documented_nesting(num_trials: int, folder: Path, *, at_once: int) -> float:
         folder=str(folder),
     )
     job.write()
-    with documented_ray(num_cpus=at_once):
-        start_s = time.perf_counter()
-        search(job)
-        return (time.perf_counter() - start_s) / num_trials
+    return job
 
 
+_WHOLE, _AFTER_FIRST = "whole search", "after the first trials"
 _OURS, _NESTING, _ONE, _GROUPS = "ours", "nesting", "nesting-one-at-a-time", "ours-two-workers"
 
 
-def measures(arguments: argparse.Namespace, folder: Path, *, cpus: int) -> dict[str, Callable[[], float]]:
+def measures(arguments: argparse.Namespace, folder: Path, *, cpus: int) -> dict[str, Callable[[], dict[str, float]]]:
     """What can be measured, each in seconds per trial."""
     num_trials = arguments.baseline_trials
     return {
         _OURS: lambda: measure(arguments.trials, folder / "ours"),
-        _NESTING: lambda: documented_nesting(num_trials, folder / "nesting", at_once=cpus),
+        _NESTING: lambda: documented_nesting(num_trials * cpus, folder / "nesting", at_once=cpus),
         _ONE: lambda: documented_nesting(num_trials, folder / "one", at_once=1),
         _GROUPS: lambda: measure_groups(folder / "groups"),
     }
@@ -122,23 +146,30 @@ def main() -> None:
     known = [_OURS, _NESTING, _ONE, _GROUPS]
     parser.add_argument("--only", nargs="+", choices=known, default=known)
     parser.add_argument("--trials", type=int, default=200, help="of ours, in each search")
-    parser.add_argument("--baseline-trials", type=int, default=4, help="of Ray's, in each search")
+    parser.add_argument("--baseline-trials", type=int, default=3, help="of Ray's for each place, in each search")
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     cpus = local_resources().cpus
+    if arguments.trials <= cpus or arguments.baseline_trials < 2:
+        parser.error(f"valid are --trials from {cpus + 1}, one more than there are CPUs, and --baseline-trials from 2")
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
-    found: dict[str, list[float]] = {}
+    found: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory() as name:
         for repeat in range(arguments.repeats):
             folder = Path(name, str(repeat))
             folder.mkdir()
             run = measures(arguments, folder, cpus=cpus)
             for what in arguments.only if repeat % 2 == 0 else arguments.only[::-1]:
-                found.setdefault(what, []).append(run[what]())
-    summaries = {what: summarise(values) for what, values in found.items()}
-    medians = {what: summary["median"] for what, summary in summaries.items()}
+                for part, seconds in run[what]().items():
+                    found.setdefault(part, {}).setdefault(what, []).append(seconds)
+    summaries = {part: {what: summarise(v) for what, v in values.items()} for part, values in found.items()}
     faster = {
-        what: round(medians[what] / medians[_OURS], 1) for what in (_NESTING, _ONE) if {what, _OURS} <= set(medians)
+        part: {
+            what: round(summary["median"] / whats[_OURS]["median"], 1)
+            for what, summary in whats.items()
+            if what in (_NESTING, _ONE) and _OURS in whats
+        }
+        for part, whats in summaries.items()
     }
     result = {"settings": vars(arguments), "seconds_per_trial": summaries, "times_faster_than": faster}
     keep("no_work_trials", result)

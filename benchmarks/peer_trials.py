@@ -3,9 +3,9 @@ fixed work, the time to a validation accuracy with early stopping, and memory.
 
 `python -m benchmarks.peer_trials [fixed] [target]`. Contestants take turns, in the opposite order each time. What is
 measured is kept in `benchmarks/results/` after each run, and the same command goes on where it ended, so it may be
-stopped at any time; with other settings, versions, or without that file it begins anew. With early stopping all halve
-asynchronously, by thirds, from the first epoch on, and take the same configurations in the same order; each repeat has
-configurations of its own, since one that is soon good would decide alone.
+stopped at any time; with other settings, code, versions or processor, or without that file it begins anew. With early
+stopping all halve asynchronously, by thirds, from the first epoch on, and take the same configurations in the same
+order; each repeat has configurations of its own, since one that is soon good would decide alone.
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ import argparse
 import dataclasses
 import json
 import statistics
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.configurations import draw
+from benchmarks.configurations import VALIDATION_FRACTION, draw
 from benchmarks.measured_run import MeasuredRun, run
 from benchmarks.peers.job import Job
-from benchmarks.peers.syne_tune_venv import ensure_python
-from benchmarks.results import FOLDER, keep, print_table, show, summarise
+from benchmarks.peers.syne_tune_venv import CONSTRAINTS, ensure_python
+from benchmarks.results import FOLDER, code, keep, machine, print_table, show, summarise
+from benchmarks.split import write_split
 from benchmarks.unpacked import unpack_images
 from search.slots import local_resources
 from search.versions import collect_versions
@@ -37,6 +39,8 @@ CONTESTANTS = {
 }
 BARS = {"ray_nesting": 4.0, "optuna_loop": 3.0, "optuna_processes": 2.0, "syne_tune_local": 2.0}
 _TARGET_BAR = 2.0
+_TARGET_SECONDS = "target: seconds"
+_TARGET_REACHED = "target: share of runs that reached it"
 _NAME = "peer_trials"
 
 
@@ -69,6 +73,7 @@ def measure(turn: Turn, arguments: argparse.Namespace, *, images: Path, folder: 
         data_dir=str(images),
         folder=str(folder),
     )
+    write_split(job)
     return run(
         f"benchmarks.peers.{turn.contestant}",
         job,
@@ -78,72 +83,139 @@ def measure(turn: Turn, arguments: argparse.Namespace, *, images: Path, folder: 
 
 
 def figures(runs: dict[Turn, MeasuredRun], arguments: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
-    """Figure → contestant → values, one for each repeat."""
+    """Figure → contestant → values, one for each repeat; seconds to the target are at least those of a run that never
+    gets there."""
     found: dict[str, dict[str, list[float]]] = {}
     for turn, measured in runs.items():
-        values: dict[str, float | None] = {f"{turn.what}: peak memory, GB": measured.peak_memory_bytes / 1e9}
+        values: dict[str, float] = {f"{turn.what}: peak memory, GB": measured.peak_memory_bytes / 1e9}
         if turn.what == "fixed":
-            trained = measured.num_epochs * arguments.images * 0.9
+            trained = measured.num_epochs * arguments.images * (1 - VALIDATION_FRACTION)
             values |= {
                 "fixed: trials per hour": arguments.trials / measured.seconds * 3600,
                 "fixed: images per second": trained / measured.seconds,
                 "fixed: best validation accuracy": measured.best[-1][1],
+                "fixed: mean validation accuracy of the trials": measured.mean_accuracy,
             }
         else:
-            # Who never gets there has taken all the time of its run, at least.
-            values["target: seconds"] = measured.seconds_to(arguments.target) or measured.seconds
-            values["target: share of runs that reached it"] = float(measured.seconds_to(arguments.target) is not None)
+            time_s = measured.seconds_to(arguments.target)
+            values[_TARGET_SECONDS] = measured.seconds if time_s is None else time_s
+            values[_TARGET_REACHED] = float(time_s is not None)
         for name, value in values.items():
             found.setdefault(name, {}).setdefault(turn.contestant, []).append(value)
     return found
 
 
-def ratios(found: dict[str, dict[str, list[float]]]) -> list[dict[str, Any]]:
-    """How many times better ours is, by medians, with the bar that was set."""
+def ratios(runs: dict[Turn, MeasuredRun], arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """How many times better ours is, by medians of the repeats that both have made, with the bar that was set.
+
+    ``times_better`` is None where ours missed the target in one of them, and ``at_least`` so where only the other did;
+    ``reached`` are the shares of the runs, of ours and of the other, that reached it.
+    """
     rows = []
-    for name, better in (("fixed: trials per hour", 1), ("target: seconds", -1)):
-        medians = {contestant: statistics.median(values) for contestant, values in found.get(name, {}).items()}
-        for contestant in medians.keys() - {"ours"} if "ours" in medians else ():
-            times = (medians["ours"] / medians[contestant]) ** better
-            bar = BARS[contestant] if better == 1 else _TARGET_BAR
-            rows.append({"figure": name, "against": contestant, "times_better": round(times, 2), "bar": bar})
-    return sorted(rows, key=lambda row: (row["figure"], list(CONTESTANTS).index(row["against"])))
+    for what, name in (("fixed", "fixed: trials per hour"), ("target", _TARGET_SECONDS)):
+        for contestant, bar in BARS.items():
+            pairs = [
+                (runs[turn_of_ours], theirs)
+                for turn, theirs in runs.items()
+                if (turn.what, turn.contestant) == (what, contestant)
+                and (turn_of_ours := dataclasses.replace(turn, contestant="ours")) in runs
+            ]
+            if pairs:
+                compared = _compare_fixed(pairs) if what == "fixed" else _compare_targets(pairs, arguments.target)
+                about = {"figure": name, "against": contestant, "pairs": len(pairs)}
+                rows.append({**about, **compared, "bar": bar if what == "fixed" else _TARGET_BAR})
+    return rows
+
+
+def _compare_fixed(pairs: Sequence[tuple[MeasuredRun, MeasuredRun]]) -> dict[str, Any]:
+    rates = [statistics.median(1 / run.seconds for run in side) for side in zip(*pairs, strict=True)]
+    return {"times_better": round(rates[0] / rates[1], 2), "at_least": False}
+
+
+def _compare_targets(pairs: Sequence[tuple[MeasuredRun, MeasuredRun]], target: float) -> dict[str, Any]:
+    ours, theirs = ([run.seconds_to(target) for run in side] for side in zip(*pairs, strict=True))
+    reached = [sum(time_s is not None for time_s in times) / len(pairs) for times in (ours, theirs)]
+    found: dict[str, Any] = {"times_better": None, "at_least": None in theirs, "reached": reached}
+    if None not in ours:
+        least = [them.seconds if time_s is None else time_s for (_, them), time_s in zip(pairs, theirs, strict=True)]
+        found["times_better"] = round(statistics.median(least) / statistics.median(t for t in ours if t is not None), 2)
+    return found
+
+
+def show_times(row: dict[str, Any]) -> str:
+    """A row of ``ratios``: ``2.50``, ``≥ 2.50`` or ``not reached``, with the shares of runs that reached the target."""
+    text = "not reached" if row["times_better"] is None else f"{row['times_better']:.2f}"
+    text = f"≥ {text}" if row["at_least"] and row["times_better"] is not None else text
+    if min(row.get("reached", [1])) == 1:
+        return text
+    ours, theirs = row["reached"]
+    return f"{text} (reached by {ours:.0%} of our runs, {theirs:.0%} of theirs)"
+
+
+def made_on() -> dict[str, Any]:
+    """All that measurements have to agree in to stand side by side: code, versions and processor."""
+    here = machine()
+    return {
+        "code": code(),
+        "versions": collect_versions(),
+        "peers": CONSTRAINTS.read_text("utf-8").splitlines(),
+        "processor": [here["processor"], here["cpus"]],
+    }
 
 
 def load(settings: dict[str, Any]) -> dict[Turn, MeasuredRun]:
-    """The runs of an earlier call with the same settings and versions."""
+    """The runs of an earlier call with the same settings, if it was ``made_on`` the same."""
     path = FOLDER / f"{_NAME}.json"
     if not path.exists():
         return {}
     kept = json.loads(path.read_text("utf-8"))
-    if kept["settings"] != settings or kept["versions"] != collect_versions():
+    made = made_on()
+    if kept["settings"] != settings or kept.get("made_on") != made or made["code"]["commit"] == "unknown":
         return {}
     return {Turn(**entry["turn"]): _parse_run(entry["run"]) for entry in kept["runs"]}
 
 
 def _parse_run(entry: dict[str, Any]) -> MeasuredRun:
-    return MeasuredRun(**entry | {"best": [(seconds, accuracy) for seconds, accuracy in entry["best"]]})
+    best = [(seconds, accuracy) for seconds, accuracy in entry["best"]]
+    return MeasuredRun(**entry | {"best": best, "load_average": tuple(entry["load_average"])})
 
 
 def save(runs: dict[Turn, MeasuredRun], settings: dict[str, Any], arguments: argparse.Namespace) -> None:
     found = figures(runs, arguments)
     summaries = {name: {who: summarise(v) for who, v in values.items()} for name, values in found.items()}
     entries = [{"turn": dataclasses.asdict(turn), "run": dataclasses.asdict(done)} for turn, done in runs.items()]
-    keep(_NAME, {"settings": settings, "figures": summaries, "ratios": ratios(found), "runs": entries})
+    keep(
+        _NAME,
+        {
+            "settings": settings,
+            "made_on": made_on(),
+            "figures": summaries,
+            "ratios": ratios(runs, arguments),
+            "runs": entries,
+        },
+    )
 
 
 def report(runs: dict[Turn, MeasuredRun], arguments: argparse.Namespace) -> None:
     found = figures(runs, arguments)
     for name, values in sorted(found.items()):
-        rows = [(CONTESTANTS[who], show(summarise(values[who]))) for who in CONTESTANTS if who in values]
+        rows = [
+            (CONTESTANTS[who], _bound(name, who, found) + show(summarise(values[who])))
+            for who in CONTESTANTS
+            if who in values
+        ]
         print()
         print_table([(name, "median (mean ± deviation, n)"), *rows])
     rows = [
-        (row["figure"], CONTESTANTS[row["against"]], f"{row['times_better']:.2f}", f"{row['bar']:g}")
-        for row in ratios(found)
+        (row["figure"], CONTESTANTS[row["against"]], show_times(row), f"{row['bar']:g}", f"{row['pairs']}")
+        for row in ratios(runs, arguments)
     ]
     print()
-    print_table([("ours is so many times better", "than", "times", "bar"), *rows])
+    print_table([("ours is so many times better", "than", "times", "bar", "pairs of runs"), *rows])
+
+
+def _bound(name: str, who: str, found: dict[str, dict[str, list[float]]]) -> str:
+    return "≥ " if name == _TARGET_SECONDS and min(found[_TARGET_REACHED][who]) < 1 else ""
 
 
 def main() -> None:
@@ -162,13 +234,15 @@ def main() -> None:
     if not set(what) <= {"fixed", "target"}:
         parser.error(f"{' '.join(what)}: valid are fixed and target")
     settings = {name: getattr(arguments, name) for name in ("trials", "epochs", "target_epochs", "target", "images")}
-    runs = load(settings)
+    runs, began_on = load(settings), made_on()
     with tempfile.TemporaryDirectory(prefix="fmnist-bench-") as name:
         images = unpack_images(Path(name))
         for number, turn in enumerate(turns(what, arguments.only, arguments.repeats)):
             if turn in runs:
                 continue
             runs[turn] = measure(turn, arguments, images=images, folder=Path(name, str(number)))
+            if made_on() != began_on:
+                sys.exit("the code was changed while it was measured: what was measured last is not kept")
             save(runs, settings, arguments)
             print(f"{turn.what} {turn.contestant} {turn.repeat}: {runs[turn].seconds:.1f} s", flush=True)
     report(runs, arguments)

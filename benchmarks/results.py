@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
 import statistics
+import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +19,7 @@ from fmnist_models.files import write_aside
 from search.slots import local_resources
 from search.versions import collect_versions
 
+_ROOT = Path(__file__).resolve().parents[1]
 FOLDER = Path(__file__).with_name("results")  # not in git
 
 
@@ -24,9 +27,28 @@ def keep(name: str, content: Mapping[str, Any]) -> Path:
     """Writes ``content`` as ``name``.json, with what it was made on."""
     FOLDER.mkdir(exist_ok=True)
     path = FOLDER / f"{name}.json"
-    about = {"machine": machine(), "versions": collect_versions(), "written": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+    about = {
+        "machine": machine(),
+        "code": code(),
+        "versions": collect_versions(),
+        "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
     write_aside(path, json.dumps({**content, **about}, indent=2) + "\n")
     return path
+
+
+def code() -> dict[str, str]:
+    """The commit, and a digest of what differs from it (of files that are not in git, the names), "" for nothing."""
+
+    def git(*words: str) -> bytes:
+        return subprocess.run(["git", *words], cwd=_ROOT, check=True, capture_output=True).stdout
+
+    try:
+        changes = git("status", "--porcelain") + git("diff", "HEAD")
+        digest = hashlib.sha256(changes).hexdigest()[:16] if changes else ""
+        return {"commit": git("rev-parse", "HEAD").decode().strip(), "changes": digest}
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": "unknown", "changes": "unknown"}
 
 
 def machine() -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from search.epochs_file import parse_epochs
 
 OURS = "ours"  # the experiment of that name in a job's folder
+TRAIN_INDICES, VALIDATION_INDICES = "train.npy", "validation.npy"  # in a job's folder too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +23,8 @@ class Job:
     ``num_epochs``: of each trial; 0: each trial reports one value at once and does no work. ``early_stopping``:
     asynchronous successive halving from the first epoch on, in threes. ``num_images``: the first so many of
     Fashion-MNIST's training images, a tenth of them to validate with. ``num_trials_at_once``: one for each CPU.
-    ``data_dir`` holds Fashion-MNIST, unpacked; ``folder`` takes what is written.
+    ``data_dir`` holds Fashion-MNIST, unpacked; ``folder`` takes what is written. ``precision``: what ours trains in;
+    all others train in fp32.
     """
 
     configurations: list[dict[str, float]]
@@ -33,6 +36,7 @@ class Job:
     folder: str
     seed: int = 0
     reduction_factor: int = 3
+    precision: str = "auto"
 
     @property
     def path(self) -> Path:
@@ -50,7 +54,8 @@ class Job:
 
     def report(self, number: int, epoch: int, val_accuracy: float) -> None:
         """Notes the result of an epoch; any process of a contestant may."""
-        line = json.dumps({"number": number, "epoch": epoch, "val_accuracy": val_accuracy}) + "\n"
+        report = {"number": number, "epoch": epoch, "val_accuracy": val_accuracy, "time_s": time.time()}
+        line = json.dumps(report) + "\n"
         descriptor = os.open(self._reports, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         try:
             os.write(descriptor, line.encode())  # one call, so that lines of several processes do not mix
@@ -58,7 +63,8 @@ class Job:
             os.close(descriptor)
 
     def reports(self) -> list[dict[str, Any]]:
-        """Number, epoch and validation accuracy of each epoch so far; ours are in its experiment's tables."""
+        """Number, epoch and validation accuracy of each epoch so far, and, but for ours, when it came, in seconds
+        since 1970; ours are in its experiment's tables."""
         lines = self._reports.read_text("utf-8").splitlines() if self._reports.exists() else []
         found = [json.loads(line) for line in lines]
         for table in sorted(Path(self.folder, OURS, "trials").glob("*/epochs.csv")):

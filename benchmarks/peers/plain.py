@@ -2,16 +2,17 @@
 
 As in "Quickstart" (docs.pytorch.org/tutorials/beginner/basics/quickstart_tutorial.html), with the transforms of Ray's
 Fashion-MNIST example (docs.ray.io/en/latest/train/examples/pytorch/torch_fashion_mnist_example.html). The images are
-those that our own search trains and validates on, and the fresh weights are the same, bit for bit.
+those that our own search trains and validates on (`benchmarks/split.py` has written down which), and the fresh weights
+are the same, bit for bit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.model_selection import train_test_split
 from torch import nn
 from torch.optim import AdamW, Optimizer
 from torch.utils.data import DataLoader, Subset
@@ -19,11 +20,9 @@ from torchvision.datasets import FashionMNIST
 from torchvision.transforms import Compose, Normalize, ToTensor
 
 from benchmarks.configurations import BATCH_SIZE
-from benchmarks.peers.job import Job
+from benchmarks.peers.job import TRAIN_INDICES, VALIDATION_INDICES, Job
 from fmnist_models.networks import build_network
 from fmnist_models.seeds import derive_seed
-
-VALIDATION_FRACTION = 0.1
 
 
 def train(configuration: Mapping[str, float], number: int, job: Job) -> Iterator[float]:
@@ -46,12 +45,9 @@ def loaders(job: Job) -> tuple[DataLoader, DataLoader]:
     """Of the training and of the validation images."""
     transform = Compose([ToTensor(), Normalize((0.28604,), (0.32025,))])
     dataset = FashionMNIST(job.data_dir, train=True, download=True, transform=transform)
-    labels = dataset.targets[: job.num_images].numpy()
-    kept, held_out = train_test_split(
-        np.arange(job.num_images), test_size=VALIDATION_FRACTION, stratify=labels, random_state=job.seed
-    )
-    train_loader = DataLoader(Subset(dataset, np.sort(kept).tolist()), batch_size=BATCH_SIZE, shuffle=True)
-    return train_loader, DataLoader(Subset(dataset, np.sort(held_out).tolist()), batch_size=BATCH_SIZE)
+    kept, held_out = (np.load(Path(job.folder, name)).tolist() for name in (TRAIN_INDICES, VALIDATION_INDICES))
+    train_loader = DataLoader(Subset(dataset, kept), batch_size=BATCH_SIZE, shuffle=True)
+    return train_loader, DataLoader(Subset(dataset, held_out), batch_size=BATCH_SIZE)
 
 
 def build_model(configuration: Mapping[str, float], number: int, job: Job) -> nn.Module:

@@ -23,7 +23,6 @@ import ray.tune
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import ASHAScheduler
 
-from benchmarks.peers import plain
 from benchmarks.peers.job import Job
 from cluster.ports import free_ports
 
@@ -37,6 +36,8 @@ def train_fn_per_worker(train_loop_config: dict[str, Any]) -> None:
         job.report(number, 1, 0.5)
         ray.train.report({"val_accuracy": 0.5})
         return
+    from benchmarks.peers import plain  # not above: each trial's fresh process would load it for no work, too
+
     configuration = job.configurations[number]
     train_loader, validation_loader = map(ray.train.torch.prepare_data_loader, plain.loaders(job))
     model = ray.train.torch.prepare_model(plain.build_model(configuration, number, job))
