@@ -24,8 +24,8 @@ class Cost:
     gpu_hours: float
 
     def __str__(self) -> str:
-        gpus = f" and {self.gpu_hours:.2f} GPU hours" if self.gpu_hours else ""
-        return f"{self.core_hours:.2f} CPU core hours{gpus}"
+        gpus = f" and {self.gpu_hours:.3g} GPU hours" if self.gpu_hours else ""
+        return f"{self.core_hours:.3g} CPU core hours{gpus}"
 
 
 def measure_cost(experiment: Experiment, *, cpus: float, gpus: float) -> Cost:

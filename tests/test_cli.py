@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 import torch
+from command import fmnist
 from torch import nn
 
 from fmnist_models.data import CLASS_NAMES
-from search.cli import main
 from search.predictions import read_predictions
 
 REPOSITORY = Path(__file__).parent.parent
@@ -41,16 +41,6 @@ def write_config(**changes: Any) -> Path:
     path = Path("small.yaml")
     path.write_text(json.dumps({**SMALL, **changes}), encoding="utf-8")  # JSON is YAML
     return path
-
-
-def fmnist(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Runs the command in this process; gives its exit code, standard output and standard error."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["fmnist", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-    captured = capsys.readouterr()
-    return int(ended.value.code or 0), captured.out, captured.err
 
 
 def start_fmnist(*arguments: str, **environment: str) -> subprocess.Popen[str]:

@@ -27,7 +27,7 @@ def test_search_confirmation_and_last_training_count_by_what_a_trial_holds(tmp_p
     write_epochs(experiment.part(FINAL), 0, 3, fold_epochs=1)
     cost = measure_cost(experiment, cpus=200, gpus=100)
     assert (cost.core_hours, cost.gpu_hours) == (1.0, 0.5)
-    assert str(cost) == "1.00 CPU core hours and 0.50 GPU hours"
+    assert str(cost) == "1 CPU core hours and 0.5 GPU hours"
 
 
 def test_a_table_that_cannot_be_read_counts_for_nothing(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from command import fmnist
 from made_experiment import make_experiment
 from optuna.trial import TrialState
 from scipy import stats
@@ -45,15 +46,6 @@ SEARCH = {
     "max_epochs": 3,
     "pruner": "none",
 }
-
-
-def fmnist(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["fmnist", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-    captured = capsys.readouterr()
-    return int(ended.value.code or 0), captured.out, captured.err
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from command import fmnist
 from made_experiment import make_experiment
 from optuna.trial import TrialState, create_trial
 from reported import read_page
 from rich.console import Console
-from test_crossval import SEARCH, fmnist
+from test_crossval import SEARCH
 
 from fmnist_models.checkpoint import save_weights
 from fmnist_models.data import CLASS_NAMES, load_images

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from command import fmnist as run_fmnist
 from made_experiment import make_experiment
 from PIL import Image
 
@@ -22,7 +23,6 @@ from fmnist_models.data import CLASS_NAMES, load_images, split_training
 from fmnist_models.prediction import predict_probabilities
 from fmnist_models.saved_model import load_model
 from fmnist_models.training import Training, TrainingPlan
-from search.cli import main
 from search.config import parse_config
 from search.evaluation import evaluate_and_save
 from search.experiment import Experiment
@@ -82,15 +82,7 @@ def mine(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Experi
 def fmnist(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Runs the command in this process: its exit code, standard output and standard error."""
 
-    def run(*arguments: object) -> tuple[int, str, str]:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "argv", ["fmnist", *map(str, arguments)])
-            with pytest.raises(SystemExit) as ended:
-                main()
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
-
-    return run
+    return functools.partial(run_fmnist, capsys)
 
 
 def picture(name: str, *, side: int = 280) -> Path:
