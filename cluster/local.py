@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
+from cluster import heap
 from cluster.dashboard import Dashboard, Node
 from cluster.errors import ClusterError, ClusterGoneError
 from cluster.folder import ClusterFolder, Record, cluster_folder, clusters_dir
@@ -266,7 +267,7 @@ class LocalCluster:
         gpus = _visible_gpus()[number * self._gpus : (number + 1) * self._gpus]
         if self._gpus and len(gpus) == self._gpus:
             own["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
-        return inherited | self.environment | own
+        return dict(heap.VARIABLES) | inherited | self.environment | own
 
 
 def _address(number: int) -> str:

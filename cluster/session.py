@@ -21,6 +21,7 @@ import ray
 from ray._private import worker as ray_worker
 from ray.exceptions import RayError
 
+from cluster import heap
 from cluster.errors import ClusterGoneError
 
 # Ray replaces 127.0.0.1 by the machine's outer address; the rest of Linux's loopback range it keeps.
@@ -42,7 +43,7 @@ def local_ray(*, num_cpus: int, num_gpus: int, log: Path | None = None) -> Itera
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
     with _temporary_folder() as folder, ray_log(log) as handler:
         try:
-            with _keeping_signals():
+            with _keeping_signals(), heap.inherited_by_children():
                 ray.init(
                     address="local",
                     num_cpus=num_cpus,

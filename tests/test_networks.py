@@ -1,3 +1,5 @@
+import copy
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +11,7 @@ from torch.nn import functional
 
 from fmnist_models.data import TrainingData
 from fmnist_models.networks import NETWORKS, build_network, get_network
+from fmnist_models.networks.dropout import Dropout
 from fmnist_models.networks.enlarging import enlarge
 from fmnist_models.seeds import derive_seed
 from fmnist_models.synthetic import draw_garments
@@ -109,7 +112,17 @@ def test_dropout_drops_as_many_activations_as_asked(
     assert sizes == [4 * fc.in_features] * len(dropouts)  # in the way of the scores, before the classifier
     torch.manual_seed(0)
     for dropout in dropouts:
-        assert (dropout(torch.ones(100_000)) == 0).float().mean() == pytest.approx(probability, abs=0.01)
+        kept = dropout(torch.ones(100_000))
+        assert (kept == 0).float().mean() == pytest.approx(probability, abs=0.01)
+        assert kept[kept != 0].unique().tolist() == [pytest.approx(1 / (1 - probability))]
+
+
+def test_dropped_activations_have_no_gradient_and_the_others_that_of_their_scale() -> None:
+    activations = torch.ones(2, 3, 7, 7, requires_grad=True)
+    kept = Dropout(0.4)(activations)
+    kept.sum().backward()
+    assert activations.grad is not None
+    assert torch.equal(activations.grad, kept.detach())
 
 
 @EVERY_NETWORK
@@ -329,6 +342,21 @@ def test_the_lstm_trains_in_every_precision(precision: str, synthetic_data: Trai
 def test_only_two_sizes_of_images_are_valid(name: str, value: object) -> None:
     with pytest.raises(ValueError, match="input_size must be one of 28, 227"):
         plan(name, input_size=value)
+
+
+def test_customnet_pools_before_relu_as_if_it_did_so_afterwards(batch: tuple[Tensor, Tensor]) -> None:
+    model = build_network("customnet", {"dropout": 0.0})
+    published = copy.deepcopy(model)
+    for block in (published.get_submodule("block1"), published.get_submodule("block2")):
+        assert isinstance(block, nn.Sequential)
+        block[2], block[3] = block[3], block[2]
+        assert [type(part) for part in block] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d]
+    losses = [functional.cross_entropy(network(batch[0]), batch[1]) for network in (model, published)]
+    for loss in losses:
+        loss.backward()
+    assert torch.equal(*losses)
+    gradients = [[parameter.grad for parameter in network.parameters()] for network in (model, published)]
+    assert all(itertools.starmap(torch.equal, zip(*gradients, strict=True)))
 
 
 def test_resnet18_is_torchvisions_but_for_its_first_layer() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cluster import heap
 from cluster.deploy.sections import Workers
 from cluster.deploy.settings import Settings
 
@@ -20,6 +21,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "FMNIST_EXPERIMENTS_DIR": storage.experiments_dir,
         "FMNIST_DATA_DIR": storage.data_dir,
         **study,
+        **heap.VARIABLES,
         "RAY_AUTH_MODE": "token",
         "RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_WAIT_S),
         "RAY_USAGE_STATS_ENABLED": "0",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from fmnist_models.hyperparameters import Hyperparameters, Interval, StageSubset, hyperparameter
+from fmnist_models.networks.dropout import Dropout
 from fmnist_models.networks.enlarging import INPUT_SIZES, SMALL, enlarge
 
 STAGES = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc")
@@ -50,13 +51,13 @@ class AlexNet11(nn.Module):
         second = nn.Conv2d(96, 256, 3, padding=1) if is_small else nn.Conv2d(96, 256, 5, padding=2)
         early_pool = (2, 2) if is_small else (3, 2)
         side = 3 if is_small else 6
-        self.conv1 = nn.Sequential(first, nn.ReLU(), nn.MaxPool2d(*early_pool))
-        self.conv2 = nn.Sequential(second, nn.ReLU(), nn.MaxPool2d(*early_pool))
+        self.conv1 = nn.Sequential(first, nn.MaxPool2d(*early_pool), nn.ReLU())
+        self.conv2 = nn.Sequential(second, nn.MaxPool2d(*early_pool), nn.ReLU())
         self.conv3 = nn.Sequential(nn.Conv2d(256, 384, 3, padding=1), nn.ReLU())
         self.conv4 = nn.Sequential(nn.Conv2d(384, 384, 3, padding=1), nn.ReLU())
-        self.conv5 = nn.Sequential(nn.Conv2d(384, 256, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2), nn.Flatten())
-        self.fc6 = nn.Sequential(nn.Linear(256 * side * side, 4096), nn.ReLU(), nn.Dropout(dropout))
-        self.fc7 = nn.Sequential(nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(dropout))
+        self.conv5 = nn.Sequential(nn.Conv2d(384, 256, 3, padding=1), nn.MaxPool2d(3, 2), nn.ReLU(), nn.Flatten())
+        self.fc6 = nn.Sequential(nn.Linear(256 * side * side, 4096), nn.ReLU(), Dropout(dropout))
+        self.fc7 = nn.Sequential(nn.Linear(4096, 4096), nn.ReLU(), Dropout(dropout))
         self.fc = nn.Linear(4096, 10)
         for module in self.modules():
             # Without normalisation torch's own smaller weights would all but silence the last of eight layers.

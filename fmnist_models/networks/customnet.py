@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from fmnist_models.hyperparameters import Hyperparameters, Interval, hyperparameter
+from fmnist_models.networks.dropout import Dropout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +27,10 @@ class CustomNet(nn.Module):
 
     def __init__(self, *, dropout: float) -> None:
         super().__init__()
-        self.block1 = nn.Sequential(*_conv_bn_relu(1, 32), nn.MaxPool2d(2))
-        self.block2 = nn.Sequential(*_conv_bn_relu(32, 64), nn.MaxPool2d(2))
-        self.block3 = nn.Sequential(*_conv_bn_relu(64, 128), nn.Dropout(dropout))
+        # The larger of numbers stays so after ReLU, which has a quarter of them to go through after pooling.
+        self.block1 = nn.Sequential(*_conv_bn(1, 32), nn.MaxPool2d(2), nn.ReLU())
+        self.block2 = nn.Sequential(*_conv_bn(32, 64), nn.MaxPool2d(2), nn.ReLU())
+        self.block3 = nn.Sequential(*_conv_bn(64, 128), nn.ReLU(), Dropout(dropout))
         self.fc = nn.Linear(128 * 7 * 7, 10)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -43,5 +45,5 @@ def build_customnet(hyperparameters: Hyperparameters) -> CustomNet:
     return CustomNet(dropout=hyperparameters.dropout)
 
 
-def _conv_bn_relu(in_channels: int, out_channels: int) -> list[nn.Module]:
-    return [nn.Conv2d(in_channels, out_channels, 3, padding=1), nn.BatchNorm2d(out_channels), nn.ReLU()]
+def _conv_bn(in_channels: int, out_channels: int) -> list[nn.Module]:
+    return [nn.Conv2d(in_channels, out_channels, 3, padding=1), nn.BatchNorm2d(out_channels)]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from fmnist_models.hyperparameters import Hyperparameters, Interval, StageSubset, hyperparameter
+from fmnist_models.networks.dropout import Dropout
 
 STAGES = ("c1", "c3", "c5", "f6", "fc")
 
@@ -36,7 +37,7 @@ class LeNet5(nn.Module):
         self.c1 = nn.Sequential(nn.Conv2d(1, 6, 5, padding=2), nn.Tanh(), nn.AvgPool2d(2))
         self.c3 = nn.Sequential(nn.Conv2d(6, 16, 5), nn.Tanh(), nn.AvgPool2d(2))
         self.c5 = nn.Sequential(nn.Conv2d(16, 120, 5), nn.Tanh(), nn.Flatten())
-        self.f6 = nn.Sequential(nn.Linear(120, 84), nn.Tanh(), nn.Dropout(dropout))
+        self.f6 = nn.Sequential(nn.Linear(120, 84), nn.Tanh(), Dropout(dropout))
         self.fc = nn.Linear(84, 10)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from fmnist_models.hyperparameters import Hyperparameters, Interval, StageSubset, hyperparameter
+from fmnist_models.networks.dropout import Dropout
 
 STAGES = ("lstm", "fc")
 _NUM_UNITS = 64
@@ -34,7 +35,7 @@ class Lstm(nn.Module):
         super().__init__()
         self.lstm = nn.LSTM(28, _NUM_UNITS, batch_first=True)
         self.norm = nn.BatchNorm1d(_NUM_UNITS)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.fc = nn.Linear(_NUM_UNITS, 10)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from fmnist_models.hyperparameters import Condition, Options
+from fmnist_models.networks.dropout import Dropout
 from fmnist_models.networks.enlarging import SMALL, enlarge
 
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4", "fc")
@@ -37,7 +38,7 @@ class GreyResNet(ResNet):  # type: ignore[misc]
             self.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
         nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
         # Between pooling and `fc`; as part of the pooling so that the state dict keeps torchvision's names.
-        self.avgpool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Dropout(dropout))
+        self.avgpool = nn.Sequential(nn.AdaptiveAvgPool2d(1), Dropout(dropout))
 
     def forward(self, x: Tensor) -> Tensor:
         for step in residual_steps(self).values():
