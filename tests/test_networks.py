@@ -303,7 +303,7 @@ def test_resnet18_has_the_weights_that_it_always_had(batch: tuple[Tensor, Tensor
     expected = before.state_dict()
     assert list(expected) == list(model.state_dict())
     assert all(torch.equal(tensor, expected[key]) for key, tensor in model.state_dict().items())
-    assert torch.equal(model.eval()(batch[0]), before.eval()(batch[0]))
+    torch.testing.assert_close(model.eval()(batch[0]), before.eval()(batch[0]))
 
 
 def test_an_enlarged_image_shows_the_same() -> None:
@@ -374,6 +374,21 @@ def test_resnet18_answers_as_torchvisions_with_the_same_weights(batch: tuple[Ten
     ours.load_state_dict(theirs.state_dict())
     with torch.inference_mode():
         torch.testing.assert_close(ours.eval()(batch[0]), theirs.eval()(batch[0]))
+
+
+@pytest.mark.parametrize("side", [1, 2, 7])
+def test_layer4_has_the_answers_and_gradients_of_convolutions_on_images_of_any_size(side: int) -> None:
+    layer4 = build_network("resnet18", {}).get_submodule("layer4").double()
+    theirs = torchvision.models.resnet18().layer4.double()
+    theirs.load_state_dict(layer4.state_dict())
+    images = torch.randn(32, 256, 2 * side, 2 * side, dtype=torch.float64)
+    answers = [layer(images) for layer in (layer4, theirs)]
+    assert answers[0].shape == (32, 512, side, side)
+    torch.testing.assert_close(*answers)
+    for answer in answers:
+        answer.square().sum().backward()
+    for ours, other in zip(layer4.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, other.grad)
 
 
 @pytest.mark.parametrize(

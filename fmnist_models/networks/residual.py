@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
+from torch.nn import functional
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from fmnist_models.hyperparameters import Condition, Options
@@ -39,11 +40,33 @@ class GreyResNet(ResNet):  # type: ignore[misc]
         nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
         # Between pooling and `fc`; as part of the pooling so that the state dict keeps torchvision's names.
         self.avgpool = nn.Sequential(nn.AdaptiveAvgPool2d(1), Dropout(dropout))
+        for block in self.layer4:
+            block.conv2 = _MiddleConv2d.like(block.conv2)
+            if block.conv1.stride == (1, 1):
+                block.conv1 = _MiddleConv2d.like(block.conv1)
 
     def forward(self, x: Tensor) -> Tensor:
         for step in residual_steps(self).values():
             x = step(x)
         return x
+
+
+class _MiddleConv2d(nn.Conv2d):
+    """A 3x3 convolution that gives an image of one pixel to the middle of its filters alone: all the rest of them meets
+    padding. So it is in layer4 of images of 28 pixels behind the original stem."""
+
+    @classmethod
+    def like(cls, conv: nn.Conv2d) -> _MiddleConv2d:
+        """With the weights of ``conv``: 3x3, stride 1, padding 1, no bias."""
+        assert (conv.kernel_size, conv.stride, conv.padding, conv.bias) == ((3, 3), (1, 1), (1, 1), None)
+        made = cls(conv.in_channels, conv.out_channels, 3, padding=1, bias=False, device="meta")
+        made.weight = conv.weight
+        return made
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[2:] != (1, 1):
+            return super().forward(x)
+        return functional.linear(x.flatten(1), self.weight[:, :, 1, 1])[:, :, None, None]
 
 
 def residual_stages(model: nn.Module) -> dict[str, tuple[nn.Module, ...]]:
