@@ -39,6 +39,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.frozen_prefix
 	$(BIN)/python -m benchmarks.many_trials
 	$(BIN)/python -m benchmarks.list_trials
+	$(BIN)/python -m benchmarks.performance
 
 drill: setup
 	$(BIN)/python -m benchmarks.drill

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 from torchvision.models import resnet18
 
+from benchmarks.results import keep
 from fmnist_models.data import TrainingData, data_root, load_images, split_training
 from fmnist_models.feature_cache import FeatureCache
 from fmnist_models.training import Training, TrainingPlan
-from search.versions import collect_versions
 
 
 def seconds(
@@ -54,7 +54,7 @@ def main() -> None:
     pretrained = {name: tensor for name, tensor in resnet18().state_dict().items() if not name.startswith("fc.")}
     result: dict[str, object] = {"images": arguments.images, "epochs": arguments.epochs, "repeats": arguments.repeats}
     with tempfile.TemporaryDirectory() as folder:
-        for unfreeze in (("fc",), ("layer4", "fc")):
+        for unfreeze, bar in ((("fc",), 20), (("layer4", "fc"), 1.8)):
             cache = FeatureCache(Path(folder), max_bytes=2 * 10**9)
             measure = functools.partial(seconds, unfreeze, data, pretrained=pretrained, num_epochs=arguments.epochs)
             first = measure(cache=cache)
@@ -67,8 +67,10 @@ def main() -> None:
                 "with_features_s": round(float(np.median(with_them)), 2),
                 "without_s": round(float(np.median(without)), 2),
                 "times_faster": round(float(np.median(without) / np.median(with_them)), 1),
+                "bar": bar,
             }
-    print(json.dumps(result | {"versions": collect_versions()}, indent=2))
+    keep("frozen_prefix", result)
+    print(json.dumps(result, indent=2))
 
 
 if __name__ == "__main__":

@@ -12,11 +12,13 @@ arithmetic everywhere: what the search's probe chooses, once, before all else (s
 from __future__ import annotations
 
 import argparse
+import contextlib
 import multiprocessing
 import queue
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -32,6 +34,7 @@ from benchmarks.peers.ours import search_config
 from benchmarks.results import keep, print_table, show, summarise
 from benchmarks.split import write_split
 from benchmarks.unpacked import unpack_images
+from cluster import heap
 from fmnist_models.data import data_root, load_images, split_training
 from fmnist_models.seeds import derive_seed
 from fmnist_models.training import Training, TrainingPlan
@@ -42,6 +45,7 @@ from search.record import read_study
 from search.slots import local_resources
 
 FLOP_PER_IMAGE = 44.6e6  # CustomNet forwards (15.0e6) and backwards, which needs no gradient of the images
+_SPAWN = multiprocessing.get_context("spawn")
 _CPU = torch.device("cpu")
 _MATRIX = 2048
 _MATRIX_S = 2.0
@@ -88,6 +92,10 @@ def ours(
     return Trained(num_images=num_images, start_s=start_s, end_s=clock())
 
 
+def _ours_on_one_core(job: Job) -> float:
+    return images_per_second([ours(list(range(len(job.configurations))), job, clock=time.process_time)])
+
+
 def dataloader(job: Job) -> float:
     """The plain loop, the same trials."""
     torch.set_num_threads(1)
@@ -122,13 +130,13 @@ def flop_per_second(dtype: torch.dtype) -> float:
 
 
 def one_core(job: Job, *, order: int) -> dict[str, float]:
-    """Each in this process; which of the loops goes first alternates with ``order``."""
-    numbers = list(range(len(job.configurations)))
-    loops = {
-        "ours": lambda: images_per_second([ours(numbers, job, clock=time.process_time)]),
-        "plain": lambda: dataloader(job),
-    }
-    rates = {name: loops[name]() for name in (sorted(loops) if order % 2 == 0 else sorted(loops)[::-1])}
+    """Each in a process of its own; which of the loops goes first alternates with ``order``."""
+    loops = {"ours": _ours_on_one_core, "plain": dataloader}
+    rates = {}
+    for name in sorted(loops, reverse=order % 2 == 1):
+        variables = heap.inherited_by_children() if name == "ours" else contextlib.nullcontext()
+        with variables, ProcessPoolExecutor(1, mp_context=_SPAWN) as process:
+            rates[name] = process.submit(loops[name], job).result()
     peaks = {"plain": flop_per_second(torch.float32)}
     peaks["ours"] = flop_per_second(torch.bfloat16) if job.precision.startswith("bf16") else peaks["plain"]
     found = {"one core: ours over plain": rates["ours"] / rates["plain"]}
@@ -158,12 +166,12 @@ def all_cores(job: Job, *, order: int) -> dict[str, float]:
 def bare_loops(job: Job) -> float:
     """Images per second of as many processes as trials run at once, which share the trials: of all images, from the
     common start to the end of the last process, as the search's are."""
-    context = multiprocessing.get_context("spawn")
-    barrier, measured = context.Barrier(job.num_trials_at_once, timeout=_START_S), context.Queue()
+    barrier, measured = _SPAWN.Barrier(job.num_trials_at_once, timeout=_START_S), _SPAWN.Queue()
     shares = [list(range(len(job.configurations)))[n :: job.num_trials_at_once] for n in range(job.num_trials_at_once)]
-    processes = [context.Process(target=_bare_loop, args=(share, job, barrier, measured)) for share in shares]
-    for process in processes:
-        process.start()
+    processes = [_SPAWN.Process(target=_bare_loop, args=(share, job, barrier, measured)) for share in shares]
+    with heap.inherited_by_children():  # as a search's workers have them
+        for process in processes:
+            process.start()
     found: list[Trained] = []
     while len(found) < len(processes):
         try:

@@ -1,8 +1,8 @@
 """What the study alone costs per trial without any work, from the first thousand to the last; neither Ray nor slots.
 
 `python -m benchmarks.many_trials [--trials 10000] [--sampler tpe] [--pruner halving] [--deterministic]`. Each trial has
-up to three epochs. Seconds are those of a clock and, in brackets, those of the CPU, as other work on the machine
-counts only for the first.
+up to three epochs. Seconds are those of a clock (`wall`) and of the CPU (`cpu`), as other work on the machine counts
+only for the first.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.results import keep
 from fmnist_models.epoch import Epoch
 from search.config import SearchConfig, parse_config
 from search.experiment import Experiment
 from search.study import Assignment, SearchStudy
-from search.versions import collect_versions
 
 SPACE = {
     "model": {"choice": ["customnet", "resnet18"]},
@@ -31,6 +31,10 @@ SPACE = {
     "unfreeze": {"subset": ["layer3", "layer4"]},
 }
 _NUM_EPOCHS = 3
+
+
+def by_clock_and_cpu(wall: float, cpu: float, *, factor: float = 1.0) -> dict[str, float]:
+    return {"wall": float(f"{wall * factor:.4g}"), "cpu": float(f"{cpu * factor:.4g}")}
 
 
 @dataclass
@@ -44,14 +48,12 @@ class Stretch:
     suggest_wall_s: float = 0.0
     suggest_cpu_s: float = 0.0
 
-    def to_dict(self) -> dict[str, str | float]:
+    def to_dict(self) -> dict[str, dict[str, float]]:
         rest_wall_s, rest_cpu_s = self.wall_s - self.suggest_wall_s, self.cpu_s - self.suggest_cpu_s
         return {
-            "ms_per_trial": f"{self.wall_s / self.trials * 1e3:.2f} ({self.cpu_s / self.trials * 1e3:.2f})",
-            "ms_per_suggestion": (
-                f"{self.suggest_wall_s / self.trials * 1e3:.2f} ({self.suggest_cpu_s / self.trials * 1e3:.2f})"
-            ),
-            "epochs_reported_per_second": f"{self.epochs / rest_wall_s:.0f} ({self.epochs / rest_cpu_s:.0f})",
+            "ms_per_trial": by_clock_and_cpu(self.wall_s, self.cpu_s, factor=1e3 / self.trials),
+            "ms_per_suggestion": by_clock_and_cpu(self.suggest_wall_s, self.suggest_cpu_s, factor=1e3 / self.trials),
+            "ms_per_epoch_reported": by_clock_and_cpu(rest_wall_s, rest_cpu_s, factor=1e3 / self.epochs),
         }
 
 
@@ -102,12 +104,14 @@ def measure(config: SearchConfig, folder: Path, *, at_once: int) -> dict[str, An
     wall_s, cpu_s = time.perf_counter(), time.process_time()
     study = SearchStudy.open(experiment, config)
     assert study.next_assignment() is not None
-    resume = f"{time.perf_counter() - wall_s:.1f} ({time.process_time() - cpu_s:.1f})"
+    resume = by_clock_and_cpu(time.perf_counter() - wall_s, time.process_time() - cpu_s)
     whole = [stretch for _, stretch in sorted(stretches.items()) if stretch.trials >= min(1000, config.max_trials) / 2]
-    per_trial = [(stretch.wall_s / stretch.trials, stretch.cpu_s / stretch.trials) for stretch in (whole[0], whole[-1])]
+    (first_wall_s, first_cpu_s), (last_wall_s, last_cpu_s) = (
+        (stretch.wall_s / stretch.trials, stretch.cpu_s / stretch.trials) for stretch in (whole[0], whole[-1])
+    )
     return {
         "thousands": {f"from {1000 * n}": stretch.to_dict() for n, stretch in sorted(stretches.items())},
-        "last_over_first": f"{per_trial[1][0] / per_trial[0][0]:.2f} ({per_trial[1][1] / per_trial[0][1]:.2f})",
+        "last_over_first": by_clock_and_cpu(last_wall_s / first_wall_s, last_cpu_s / first_cpu_s),
         "seconds_from_resume_to_the_first_new_trial": resume,
         "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 3),
         "journal_mb": round(experiment.journal.stat().st_size / 1e6, 1),
@@ -135,7 +139,9 @@ def main() -> None:
     config = parse_config(raw, where="benchmark")
     with tempfile.TemporaryDirectory() as folder:
         measured = measure(config, Path(folder), at_once=arguments.at_once)
-    print(json.dumps({**vars(arguments), **measured, "versions": collect_versions()}, indent=2))
+    result = {"settings": vars(arguments), **measured}
+    keep("many_trials", result)
+    print(json.dumps(result, indent=2))
 
 
 if __name__ == "__main__":
