@@ -12,7 +12,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.model_selection import train_test_split
 from torchvision.datasets import FashionMNIST
 
 from fmnist_models.classes import CLASS_NAMES as CLASS_NAMES
@@ -101,6 +100,8 @@ def split_training(images: LabelledImages, *, validation_fraction: float, seed: 
     Raises:
         DataError: too few images for one of each class in both parts.
     """
+    from sklearn.model_selection import train_test_split  # half a second, for which no trial shall wait
+
     try:
         kept, held_out = train_test_split(
             np.arange(len(images)), test_size=validation_fraction, stratify=images.labels, random_state=seed

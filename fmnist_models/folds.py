@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.model_selection import StratifiedKFold
 
 from fmnist_models.data import LabelledImages, Normalisation, TrainingData, divide_images, measure_normalisation
 from fmnist_models.errors import DataError
@@ -39,9 +38,7 @@ class FoldedImages:
 
     def held_out(self, number: int) -> npt.NDArray[np.int64]:
         """The indices of the images that fold ``number`` validates on, in the order in which it has them."""
-        splitter = StratifiedKFold(self.folds, shuffle=True, random_state=self.seed)
-        _, validation = list(splitter.split(self.images.labels, self.images.labels))[number - 1]
-        return np.sort(validation)
+        return np.sort(_split(self.images, self.folds, seed=self.seed)[number - 1][1])
 
 
 def split_folds(images: LabelledImages, *, folds: int, fold: int, seed: int) -> TrainingData:
@@ -57,9 +54,16 @@ def split_folds(images: LabelledImages, *, folds: int, fold: int, seed: int) -> 
     if folds < 2 or not 1 <= fold <= folds:
         raise ValueError(f"2 <= folds and 1 <= fold <= folds must hold, but got fold {fold} of {folds}")
     check_folds(images, folds=folds)
-    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    train, validation = list(splitter.split(images.labels, images.labels))[fold - 1]
+    train, validation = _split(images, folds, seed=seed)[fold - 1]
     return divide_images(images, train=train, validation=validation)
+
+
+def _split(images: LabelledImages, folds: int, *, seed: int) -> list[tuple[npt.NDArray[np.int64], ...]]:
+    """Each fold's indices to train on and to validate on."""
+    from sklearn.model_selection import StratifiedKFold  # half a second, for which trials without folds shall not wait
+
+    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    return list(splitter.split(images.labels, images.labels))
 
 
 def check_folds(images: LabelledImages, *, folds: int) -> None:

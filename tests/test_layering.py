@@ -155,6 +155,10 @@ def test_listing_trials_does_not_wait_for_pandas(tmp_path: Path) -> None:
     assert not loaded & {"pandas", "pyarrow", "sklearn"}
 
 
+def test_the_processes_of_trials_do_not_wait_for_what_only_the_search_itself_uses(tmp_path: Path) -> None:
+    assert not loaded_by(imports("search.trial"), tmp_path) & {"sklearn", "scipy", "matplotlib", "plotly"}
+
+
 def test_fmnist_models_loads_no_ray_and_no_module_of_any_room_makes_a_file(tmp_path: Path) -> None:
     models, others = (
         imports(*(module_name(path) for room in rooms for path in source_files(room) if path.name != "__main__.py"))
