@@ -70,7 +70,7 @@ def save_weights(path: Path, state: Mapping[str, Tensor], *, metadata: Mapping[s
         OSError: it cannot be written; what was there before still is.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    content = safetensors.torch.save(tensors, metadata={**(metadata or {}), _HASH: _hash_tensors(tensors)})
+    content = safetensors.torch.save(tensors, metadata={**(metadata or {}), _HASH: hash_tensors(tensors)})
     write_aside(path, _in_order(content))
 
 
@@ -92,6 +92,16 @@ def load_metadata(path: Path) -> dict[str, str]:
     return _load_weights(path)[1]
 
 
+def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """The SHA-256 of their names, dtypes, shapes and bytes; they are on the CPU."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)  # its memory, and no copy of it
+    return digest.hexdigest()
+
+
 def _load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         content = _read(path)
@@ -99,7 +109,7 @@ def _load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         metadata: dict[str, str] = _weights_header(content).get(_METADATA, {})
         if _HASH not in metadata:
             raise ValueError("it carries no hash")
-        if metadata[_HASH] != _hash_tensors(tensors):
+        if metadata[_HASH] != hash_tensors(tensors):
             raise ValueError("its tensors differ from their hash")
     except Exception as error:  # a crafted header can raise anything
         raise CheckpointError(f"{path} does not hold readable weights: {_first_line(error)}") from error
@@ -144,16 +154,6 @@ def _checked_payload(content: bytes) -> bytes:
     if _header(payload) != header[0]:
         raise ValueError("it differs from its hash")
     return payload
-
-
-def _hash_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """Of names, dtypes, shapes and bytes."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)  # its memory, and no copy of it
-    return digest.hexdigest()
 
 
 def _first_line(error: Exception) -> str:

@@ -43,3 +43,14 @@ def train_mode(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, _BatchNorm) and not any(p.requires_grad for p in module.parameters()):
             module.eval()
+
+
+def frozen_names(model: nn.Module) -> frozenset[str]:
+    """What of ``model.state_dict()`` stays as it is, whatever is trained: weights without gradients, and the statistics
+    of BatchNorms whose weights have none."""
+    names: set[str] = set()
+    for path, module in model.named_modules():
+        weights = dict(module.named_parameters(path, recurse=False))
+        if weights and not any(weight.requires_grad for weight in weights.values()):
+            names |= {*weights, *dict(module.named_buffers(path, recurse=False))}
+    return frozenset(names)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,13 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from fmnist_models.augmentation import augment, changes_images
+from fmnist_models.checkpoint import hash_tensors
 from fmnist_models.data import TrainingData
 from fmnist_models.epoch import Epoch
 from fmnist_models.feature_cache import FeatureCache
 from fmnist_models.features import Features, find_features
 from fmnist_models.flip_averaging import for_inference
-from fmnist_models.freezing import freeze_stages, train_mode
+from fmnist_models.freezing import freeze_stages, frozen_names, train_mode
 from fmnist_models.hyperparameters import Hyperparameters, defaults, domains
 from fmnist_models.networks import get_network
 from fmnist_models.precision import PRECISIONS, autocast, memory_format, resolve_precision
@@ -142,6 +144,7 @@ class Training:
         self._forward: nn.Module = DistributedDataParallel(trained) if self._world_size > 1 else trained
         self._average = WeightAverage(self._network, decay=self._recipe.ema) if self._recipe.ema else None
         self.model = self._network if self._average is None else self._average.network
+        self._frozen = frozen_names(self._network)
 
     @property
     def predictor(self) -> nn.Module:
@@ -176,21 +179,26 @@ class Training:
             yield epoch
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to continue; tensors, numbers and text only, so ``weights_only=True`` loads it."""
-        state = {
+        """Everything needed to continue; tensors, numbers and text only, so ``weights_only=True`` loads it. Of what is
+        frozen, and comes from the plan and the pretrained weights again, no more than a hash."""
+        state: dict[str, Any] = {
             "plan": dataclasses.asdict(self.plan),
             "history": [dataclasses.asdict(epoch) for epoch in self.history],
-            "model": self._network.state_dict(),
+            "model": _without(self._frozen, self._network.state_dict()),
+            "frozen": self._frozen_hash,
             "optimizer": self._optimizer.state_dict(),
             "schedule": self._schedule.state_dict(),
         }
-        return state if self._average is None else {**state, "average": self._average.state_dict()}
+        if self._average is not None:
+            average = self._average.state_dict()
+            state["average"] = {**average, "network": _without(self._frozen, average["network"])}
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues where ``state`` was saved.
 
         Raises:
-            ValueError: ``state`` comes from a training with another plan.
+            ValueError: ``state`` comes from a training with another plan or with other frozen weights.
         """
         mine, theirs = dataclasses.asdict(self.plan), state["plan"]
         if not self.plan.is_same(theirs):
@@ -198,11 +206,16 @@ class Training:
                 f"{key} {theirs.get(key)!r}, not {mine[key]!r}" for key in mine if theirs.get(key) != mine[key]
             ]
             raise ValueError(f"the checkpoint belongs to another training: {'; '.join(different)}")
-        self._network.load_state_dict(state["model"])
+        has_frozen = "frozen" not in state  # of a time when all was saved
+        if not has_frozen and state["frozen"] != self._frozen_hash:
+            raise ValueError("the checkpoint belongs to another training: its frozen stages had other weights")
+        frozen = {} if has_frozen else {name: self._network.state_dict()[name] for name in self._frozen}
+        self._network.load_state_dict({**frozen, **state["model"]})
         if self._average is not None:
-            self._average.load_state_dict(state["average"])
-        if self._features is not None:
-            self._features = self._find_features(self._features.rest)  # the frozen stages too are those of the state
+            average = state["average"]
+            self._average.load_state_dict({**average, "network": {**frozen, **average["network"]}})
+        if self._features is not None and has_frozen:
+            self._features = self._find_features(self._features.rest)
         self._optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])
         self.history = [Epoch(**epoch) for epoch in state["history"]]
@@ -257,6 +270,11 @@ class Training:
         images = normalise(augment(images, self._recipe), self._normalisation)
         return images.to(memory_format=memory_format(self._precision)), labels
 
+    @cached_property
+    def _frozen_hash(self) -> str:
+        state = self._network.state_dict()
+        return hash_tensors({name: state[name].cpu() for name in self._frozen})
+
     def _find_features(self, rest: Chain | None = None) -> Features | None:
         if self._cache is None or changes_images(self._recipe):
             return None
@@ -280,6 +298,10 @@ class Training:
             dist.all_reduce(totals)
         loss, correct, images = totals.tolist()
         return loss / images, correct / images
+
+
+def _without(names: Set[str], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in state.items() if name not in names}
 
 
 def _batches(count: int, batch_size: int, *, smallest: int) -> list[slice]:

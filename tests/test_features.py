@@ -198,9 +198,12 @@ def test_what_a_killed_process_was_writing_goes(tmp_path: Path) -> None:
     assert (old.exists(), new.exists()) == (False, True)
 
 
-def test_a_continued_training_has_the_features_of_its_own_weights(few: TrainingData, tmp_path: Path) -> None:
+def test_a_training_continued_from_all_its_weights_has_the_features_of_those(few: TrainingData, tmp_path: Path) -> None:
+    """As the checkpoints of former versions had them."""
     plan, cache = PLANS["layer4 and fc"], FeatureCache(tmp_path / "f", 10**9)
-    state = train(plan, few, cache).state_dict()
+    trained = train(plan, few, cache)
+    state = {**trained.state_dict(), "model": trained.model.state_dict()}
+    del state["frozen"]
     state["model"]["bn1.weight"].mul_(3.0)
     trainings = []
     for each in (cache, None):

@@ -1,7 +1,9 @@
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from fmnist_models.data import TrainingData
@@ -120,3 +122,40 @@ def test_an_unknown_stage_is_refused_with_those_there_are(model: nn.Module) -> N
         freeze_stages(RESNET, model, unfreeze=["layer5"])
     with pytest.raises(ValueError, match="CustomNet has no stage 'layer1'; valid: none, CustomNet has no stages"):
         trained_stages(get_network("customnet"), ["layer1"])
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_what_is_frozen_is_in_no_checkpoint_and_there_again_afterwards(ema: float, few_images: TrainingData) -> None:
+    long = replace(plan(("layer4",)), hyperparameters={"unfreeze": ("layer4",), "ema": ema}, num_epochs=2)
+    device, weights = torch.device("cpu"), pretrained(seed=1)
+    begun, whole = (Training(long, few_images, device=device, pretrained=weights) for _ in range(2))
+    next(begun.epochs())
+    state = begun.state_dict()
+    for saved in (state["model"], *([state["average"]["network"]] if ema else [])):
+        assert {stage_of(name) for name in saved} == {"layer4", "fc"}
+    continued = Training(long, few_images, device=device, pretrained=weights)
+    continued.load_state_dict(state)
+    for training in (continued, whole):
+        list(training.epochs())
+    expected = whole.model.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in continued.model.state_dict().items())
+    assert [(epoch.train_loss, epoch.val_loss) for epoch in continued.history] == [
+        (epoch.train_loss, epoch.val_loss) for epoch in whole.history
+    ]
+
+
+def test_a_checkpoint_is_not_continued_on_other_frozen_weights(few_images: TrainingData) -> None:
+    device = torch.device("cpu")
+    begun, other = (
+        Training(plan(("layer4",)), few_images, device=device, pretrained=pretrained(seed=seed)) for seed in (1, 2)
+    )
+    before = {name: tensor.clone() for name, tensor in other.model.state_dict().items()}
+    with pytest.raises(ValueError, match="its frozen stages had other weights"):
+        other.load_state_dict(begun.state_dict())
+    assert all(torch.equal(before[name], tensor) for name, tensor in other.model.state_dict().items())
+
+
+def pretrained(*, seed: int) -> dict[str, Tensor]:
+    torch.manual_seed(seed)
+    state: dict[str, Tensor] = torchvision.models.resnet18(weights=None).state_dict()
+    return state
