@@ -1,12 +1,13 @@
 """Training images per second of CustomNet: of bare loops without a search, of a whole search, and of the processor.
 
-`python -m benchmarks.images_per_second [one-core] [all-cores]`. `one-core`: our bare loop beside the plain fp32 loop
-with a `DataLoader` (`benchmarks/peers/plain.py`), each on one thread, and the share of the processor's arithmetic that
-each uses, by large matrix products of its precision; its seconds are those of the CPU, so that other work on the
-machine counts little. `all-cores`: bare loops on all cores at once beside a search of
-the same trials; their ratio is the search's orchestration efficiency, from its first trial's start to its last one's
-end, and of the whole command. Everything takes turns, in the opposite order each time, and ours is trained in the same
-arithmetic everywhere: what the search's probe chooses, once, before all else (so that no search's time holds a probe).
+`python -m benchmarks.images_per_second [one-core] [all-cores]`. `one-core`: our bare loop, with the memory settings of
+a search's workers, beside the plain fp32 loop with a `DataLoader` (`benchmarks/peers/plain.py`) and none, each on one
+thread, and the share of the processor's arithmetic that each uses, by large matrix products of its precision; its
+seconds are those of the CPU, so that other work on the machine counts little. `all-cores`: bare loops on all cores at
+once beside a search of the same trials; their ratio is the search's orchestration efficiency, from its first trial's
+start to its last one's end, and of the whole command. Everything takes turns, in the opposite order each time, and ours
+is trained in the same arithmetic everywhere: what the search's probe chooses, once, before all else (so that no
+search's time holds a probe).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from benchmarks.measured_run import run
 from benchmarks.peers import plain
 from benchmarks.peers.job import OURS, Job
 from benchmarks.peers.ours import search_config
-from benchmarks.results import keep, print_table, show, summarise
+from benchmarks.results import is_standard, keep, print_table, show, summarise
 from benchmarks.split import write_split
 from benchmarks.unpacked import unpack_images
 from cluster import heap
@@ -252,7 +253,8 @@ def main() -> None:
                     found.setdefault(figure, []).append(value)
     summaries = {figure: summarise(values) for figure, values in found.items()}
     settings = vars(arguments) | {"what": asked, "precision": precision, "precision_notes": notes}
-    keep("images_per_second", {"settings": settings, "figures": summaries, "bars": _BARS})
+    kept = {"settings": settings, "figures": summaries}
+    keep("images_per_second", kept, is_standard=is_standard(parser, arguments))
     print(f"ours in {precision} everywhere")
     rows = [(figure, show(summary), f"{_BARS.get(figure, '')}") for figure, summary in sorted(summaries.items())]
     print_table([("figure", "median (mean ± deviation, n)", "bar"), *rows])

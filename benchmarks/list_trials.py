@@ -43,9 +43,10 @@ def main() -> None:
         runs = [measure(folder, arguments.options) for _ in range(_NUM_RUNS)]
     wall_s, cpu_s, peak_mb = (statistics.median(figures) for figures in zip(*runs, strict=True))
     command = " ".join(["fmnist trials", NAME, *arguments.options])
-    from benchmarks.results import keep  # after the measurement, for the same reason
+    from benchmarks.results import is_standard, keep  # after the measurement, for the same reason
 
-    keep("list_trials", {"command": command, "wall_s": wall_s, "cpu_s": cpu_s, "peak_mb": peak_mb, "n": _NUM_RUNS})
+    result = {"settings": vars(arguments), "wall_s": wall_s, "cpu_s": cpu_s, "peak_mb": peak_mb, "n": _NUM_RUNS}
+    keep("list_trials", result, is_standard=is_standard(parser, arguments))
     print(
         f"{arguments.trials:,} trials of {arguments.epochs} epochs, {command}: "
         f"{wall_s:.2f} s ({cpu_s:.2f} s of processor time), {peak_mb:.0f} MB at most; median of {_NUM_RUNS}"

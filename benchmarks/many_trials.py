@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.results import keep
+from benchmarks.results import is_standard, keep
 from fmnist_models.epoch import Epoch
 from search.config import SearchConfig, parse_config
 from search.experiment import Experiment
@@ -140,7 +140,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         measured = measure(config, Path(folder), at_once=arguments.at_once)
     result = {"settings": vars(arguments), **measured}
-    keep("many_trials", result)
+    keep("many_trials", result, is_standard=is_standard(parser, arguments))
     print(json.dumps(result, indent=2))
 
 

@@ -20,7 +20,7 @@ from benchmarks.configurations import draw
 from benchmarks.no_work import NoWork
 from benchmarks.peers.job import Job
 from benchmarks.peers.ray_nesting import documented_ray, search
-from benchmarks.results import keep, summarise
+from benchmarks.results import is_standard, keep, summarise
 from fmnist_models.data import load_images, split_training
 from search.config import parse_config
 from search.experiment import new_experiment
@@ -172,7 +172,7 @@ def main() -> None:
         for part, whats in summaries.items()
     }
     result = {"settings": vars(arguments), "seconds_per_trial": summaries, "times_faster_than": faster}
-    keep("no_work_trials", result)
+    keep("no_work_trials", result, is_standard=is_standard(parser, arguments))
     print(json.dumps(result, indent=2))
 
 

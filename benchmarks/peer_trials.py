@@ -24,7 +24,7 @@ from benchmarks.configurations import VALIDATION_FRACTION, draw
 from benchmarks.measured_run import MeasuredRun, run
 from benchmarks.peers.job import Job
 from benchmarks.peers.syne_tune_venv import CONSTRAINTS, ensure_python
-from benchmarks.results import FOLDER, code, keep, machine, print_table, show, summarise
+from benchmarks.results import FOLDER, code, is_standard, keep, machine, print_table, show, summarise
 from benchmarks.split import write_split
 from benchmarks.unpacked import unpack_images
 from search.slots import local_resources
@@ -38,7 +38,7 @@ CONTESTANTS = {
     "syne_tune_local": "(c) Syne Tune, local backend",
 }
 BARS = {"ray_nesting": 4.0, "optuna_loop": 3.0, "optuna_processes": 2.0, "syne_tune_local": 2.0}
-_TARGET_BAR = 2.0
+TARGET_BAR = 2.0
 _TARGET_SECONDS = "target: seconds"
 _TARGET_REACHED = "target: share of runs that reached it"
 _NAME = "peer_trials"
@@ -123,7 +123,7 @@ def ratios(runs: dict[Turn, MeasuredRun], arguments: argparse.Namespace) -> list
             if pairs:
                 compared = _compare_fixed(pairs) if what == "fixed" else _compare_targets(pairs, arguments.target)
                 about = {"figure": name, "against": contestant, "pairs": len(pairs)}
-                rows.append({**about, **compared, "bar": bar if what == "fixed" else _TARGET_BAR})
+                rows.append({**about, **compared, "bar": bar if what == "fixed" else TARGET_BAR})
     return rows
 
 
@@ -193,6 +193,7 @@ def save(runs: dict[Turn, MeasuredRun], settings: dict[str, Any], arguments: arg
             "ratios": ratios(runs, arguments),
             "runs": entries,
         },
+        is_standard=is_standard(build_parser(), arguments),
     )
 
 
@@ -218,8 +219,7 @@ def _bound(name: str, who: str, found: dict[str, dict[str, list[float]]]) -> str
     return "≥ " if name == _TARGET_SECONDS and min(found[_TARGET_REACHED][who]) < 1 else ""
 
 
-def main() -> None:
-    """Prints tables of medians and of ratios."""
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", help="fixed, target, or both")
     parser.add_argument("--only", nargs="+", choices=list(CONTESTANTS), default=list(CONTESTANTS))
@@ -229,6 +229,12 @@ def main() -> None:
     parser.add_argument("--target", type=float, default=0.87, help="validation accuracy")
     parser.add_argument("--images", type=int, default=5_000)
     parser.add_argument("--repeats", type=int, default=3)
+    return parser
+
+
+def main() -> None:
+    """Prints tables of medians and of ratios."""
+    parser = build_parser()
     arguments = parser.parse_args()
     what = arguments.what or ["fixed", "target"]
     if not set(what) <= {"fixed", "target"}:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
@@ -23,8 +24,9 @@ _ROOT = Path(__file__).resolve().parents[1]
 FOLDER = Path(__file__).with_name("results")  # not in git
 
 
-def keep(name: str, content: Mapping[str, Any]) -> Path:
-    """Writes ``content`` as ``name``.json, with what it was made on."""
+def keep(name: str, content: Mapping[str, Any], *, is_standard: bool) -> Path:
+    """Writes ``content`` as ``name``.json, with what it was made on, and whether with the settings that figures are
+    given for."""
     FOLDER.mkdir(exist_ok=True)
     path = FOLDER / f"{name}.json"
     about = {
@@ -33,18 +35,26 @@ def keep(name: str, content: Mapping[str, Any]) -> Path:
         "versions": collect_versions(),
         "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
-    write_aside(path, json.dumps({**content, **about}, indent=2) + "\n")
+    write_aside(path, json.dumps({**content, "is_standard": is_standard, **about}, indent=2) + "\n")
     return path
 
 
+def is_standard(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> bool:
+    """Whether all settings are the parser's defaults, apart from which part is measured (``what``, ``only``)."""
+    settings = {name: value for name, value in vars(arguments).items() if name not in ("what", "only")}
+    return all(value == parser.get_default(name) for name, value in settings.items())
+
+
 def code() -> dict[str, str]:
-    """The commit, and a digest of what differs from it (of files that are not in git, the names), "" for nothing."""
+    """The commit, and a digest of what differs from it, but for documents (of files that are not in git, the names), ""
+    for nothing."""
 
     def git(*words: str) -> bytes:
         return subprocess.run(["git", *words], cwd=_ROOT, check=True, capture_output=True).stdout
 
     try:
-        changes = git("status", "--porcelain") + git("diff", "HEAD")
+        code_alone = ("--", ".", ":!docs", ":!*.md")  # the performance page changes no figure
+        changes = git("status", "--porcelain", *code_alone) + git("diff", "HEAD", *code_alone)
         digest = hashlib.sha256(changes).hexdigest()[:16] if changes else ""
         return {"commit": git("rev-parse", "HEAD").decode().strip(), "changes": digest}
     except (OSError, subprocess.CalledProcessError):

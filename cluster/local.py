@@ -267,7 +267,7 @@ class LocalCluster:
         gpus = _visible_gpus()[number * self._gpus : (number + 1) * self._gpus]
         if self._gpus and len(gpus) == self._gpus:
             own["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
-        return dict(heap.VARIABLES) | inherited | self.environment | own
+        return heap.missing_from(inherited) | inherited | self.environment | own
 
 
 def _address(number: int) -> str:

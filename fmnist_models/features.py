@@ -19,7 +19,7 @@ from fmnist_models.prediction import normalise
 from fmnist_models.prefix import Chain, frozen_prefix, split_at
 
 _BATCH = 250
-_FORMAT = 1
+_FORMAT = 2
 """To be raised when what a stage makes of an image changes: a network, its normalisation, its enlargement."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import os
 from collections.abc import Callable, Mapping
@@ -81,6 +82,13 @@ def train_assignment(
     Raises:
         StorageError: what has to be saved cannot be.
     """
+    try:
+        _train(assignment, shared, report=report, is_first=is_first)
+    finally:
+        _give_back_memory()
+
+
+def _train(assignment: Assignment, shared: Shared, *, report: Callable[[dict[str, Any]], None], is_first: bool) -> None:
     torch.set_num_threads(shared.slot.threads_per_worker)
     # Of cuBLAS, which reads it when it is first used; the process is one of Ray's own.
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
@@ -108,6 +116,13 @@ def train_assignment(
                 return
     except DivergedError as error:
         report(failure_message(Failure(Reason.DIVERGED, str(error))))
+
+
+def _give_back_memory() -> None:
+    """Hands what the trial has freed to the system; glibc keeps it, as its settings are here (`cluster/heap.py`)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # not every C library has it
+    if trim is not None:
+        trim(0)
 
 
 def _make_training(assignment: Assignment, shared: Shared) -> Trainable:

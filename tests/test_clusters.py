@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import platform
 import signal
 import socket
@@ -34,6 +35,7 @@ from live_cluster import (
     wait_until,
 )
 
+from cluster import heap
 from cluster.dashboard import Dashboard
 from cluster.errors import ClusterError
 from cluster.jobs import Jobs, Submission
@@ -161,6 +163,12 @@ def test_every_process_of_the_cluster_is_known_by_its_mark(pair: Pair) -> None:
     names = [process.name() for process in known]
     agents = ["gcs_server", "raylet", "ray::DashboardAgent", "ray::RuntimeEnvAgent"]
     assert [sum(name.startswith(agent[:15]) for name in names) for agent in agents] == [1, 2, 2, 2]
+
+
+def test_the_nodes_have_the_memory_settings_that_their_workers_inherit(pair: Pair) -> None:
+    expected = heap.missing_from(os.environ)
+    raylets = [each for each in find_processes(record_of(pair.name).mark) if each.name().startswith("raylet")]
+    assert [expected.items() <= raylet.environ().items() for raylet in raylets] == [True, True]
 
 
 def test_the_dashboard_listens_on_loopback_alone(pair: Pair) -> None:

@@ -32,6 +32,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.dashboard.http_server_agent import PUBLIC_EXACT_PATHS
 from typer.testing import CliRunner
 
+from cluster import heap
 from cluster.deploy import Settings, example_settings, next_commands, read_settings, render
 from cluster.deploy.job import entrypoint
 from cluster.deploy.settings import parse_settings
@@ -180,6 +181,7 @@ def test_the_container_that_ray_up_starts_has_the_environment_and_the_secrets(tm
     assert variables["RAY_AUTH_MODE"] == "token"
     assert variables["FMNIST_EXPERIMENTS_DIR"] == "/shared/experiments"
     assert variables["FMNIST_DATA_DIR"] == "/shared/data"
+    assert heap.VARIABLES.items() <= variables.items()
     assert variables["FMNIST_STUDY_STORAGE"] == "postgresql://fmnist@database/fmnist"
     assert "PGPASSWORD" not in variables
     (secrets,) = config["file_mounts"]

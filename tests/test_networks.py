@@ -96,9 +96,10 @@ def test_building_draws_from_no_other_randomness_than_the_seed(name: str) -> Non
 
 
 @EVERY_NETWORK
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("probability", [0.0, 0.3, 0.95])
 def test_dropout_drops_as_many_activations_as_asked(
-    name: str, probability: float, batch: tuple[Tensor, Tensor]
+    name: str, probability: float, dtype: torch.dtype, batch: tuple[Tensor, Tensor]
 ) -> None:
     model = build_network(name, {"dropout": probability})
     dropouts = [module for module in model.modules() if isinstance(module, nn.Dropout)]
@@ -112,9 +113,16 @@ def test_dropout_drops_as_many_activations_as_asked(
     assert sizes == [4 * fc.in_features] * len(dropouts)  # in the way of the scores, before the classifier
     torch.manual_seed(0)
     for dropout in dropouts:
-        kept = dropout(torch.ones(100_000))
+        kept = dropout(torch.ones(100_000, dtype=dtype))
         assert (kept == 0).float().mean() == pytest.approx(probability, abs=0.01)
-        assert kept[kept != 0].unique().tolist() == [pytest.approx(1 / (1 - probability))]
+        scale = pytest.approx(1 / (1 - probability), rel=2 * torch.finfo(dtype).eps)
+        assert kept[kept != 0].unique().tolist() == [scale]
+
+
+def test_dropout_in_bf16_keeps_the_share_that_it_scales_by() -> None:
+    torch.manual_seed(0)
+    kept = Dropout(0.95)(torch.ones(4_000_000, dtype=torch.bfloat16)) != 0
+    assert kept.float().mean() == pytest.approx(0.05, rel=0.01)
 
 
 def test_dropped_activations_have_no_gradient_and_the_others_that_of_their_scale() -> None:
@@ -389,6 +397,18 @@ def test_layer4_has_the_answers_and_gradients_of_convolutions_on_images_of_any_s
         answer.square().sum().backward()
     for ours, other in zip(layer4.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, other.grad)
+
+
+def test_layer4_has_them_in_channels_last_and_bf16_too() -> None:
+    layer4 = build_network("resnet18", {}).get_submodule("layer4")
+    theirs = torchvision.models.resnet18().layer4
+    theirs.load_state_dict(layer4.state_dict())
+    images = torch.randn(32, 256, 2, 2)
+    for layer in (layer4, theirs):
+        layer.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(layer4(images), theirs(images))
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(layer4(images), theirs(images), rtol=0.1, atol=0.1)
 
 
 @pytest.mark.parametrize(

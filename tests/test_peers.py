@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import signal
 import subprocess
@@ -60,9 +61,11 @@ def test_peers_start_from_our_weights_and_see_our_images(tmp_path: Path, fashion
     plan = TrainingPlan(
         network="customnet", hyperparameters={"dropout": dropout}, num_epochs=1, seed=derive_seed(job.seed, 1)
     )
-    ours, theirs = plan.build(None).state_dict(), plain.build_model(job.configurations[1], 1, job).state_dict()
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    ours, theirs = plan.build(None).eval(), plain.build_model(job.configurations[1], 1, job).eval()
+    weights = [network.state_dict().values() for network in (ours, theirs)]
+    assert all(itertools.starmap(torch.equal, zip(*weights, strict=True)))
+    some = torch.randn(5, 1, 28, 28)
+    assert torch.equal(ours(some), theirs(some))
 
     images = load_images("fashion-mnist", "train", root=fashion_mnist_root, size=NUM_IMAGES)
     data = split_training(images, validation_fraction=VALIDATION_FRACTION, seed=job.seed)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import platform
-import resource
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +30,7 @@ from scripted_training import (
     ScriptedTraining,
 )
 
+from cluster import heap
 from cluster.session import local_ray
 from fmnist_models.data import TrainingData
 from fmnist_models.networks import build_network
@@ -192,19 +191,11 @@ def test_a_local_ray_lives_on_loopback(local_cluster: None) -> None:
     assert all(node["NodeManagerAddress"].startswith("127.") for node in ray.nodes())
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such settings")
 def test_a_worker_keeps_the_memory_that_a_step_of_training_frees(local_cluster: None) -> None:
-    num_bytes, num_steps = 40_000_000, 30  # more than the C library keeps of itself
-
-    def new_pages() -> int:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        for _ in range(num_steps):
-            torch.ones(num_bytes, dtype=torch.uint8)
-        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-    pages = num_bytes / resource.getpagesize()
-    assert pages / 2 < ray.get(ray.remote(new_pages).remote()) < num_steps * pages / 3
-    assert "MALLOC_MMAP_MAX_" not in os.environ  # of this process, whose other children it would reach
+    expected = heap.missing_from(os.environ)
+    found = ray.get(ray.remote(lambda: dict(os.environ)).remote())
+    assert {name: found.get(name) for name in expected} == expected
+    assert not set(expected) & set(os.environ)  # of this process, whose other children it would reach
 
 
 def test_a_finished_search_trains_nothing_more(scripted: ScriptedSearch, synthetic_data: TrainingData) -> None:
