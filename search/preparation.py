@@ -42,10 +42,17 @@ class Prepared:
         return len(self.data.train), len(self.data.validation)
 
 
-def prepare(config: SearchConfig, *, data_root: Path, before: SearchConfig | None = None) -> Prepared:
+def prepare(
+    config: SearchConfig,
+    *,
+    data_root: Path,
+    before: SearchConfig | None = None,
+    decide: Callable[[SearchConfig, list[str]], str | dict[str, str]] = decide_precision,
+) -> Prepared:
     """Loads what the configuration names and decides what it leaves open.
 
-    ``before``: the configuration of the experiment that is to be continued, whose decisions stand.
+    ``before``: the configuration of the experiment that is to be continued, whose decisions stand. ``decide``: which
+    precision ``auto`` is.
 
     Raises:
         DataError: images are damaged, missing or too few.
@@ -60,9 +67,7 @@ def prepare(config: SearchConfig, *, data_root: Path, before: SearchConfig | Non
         config = config.model_copy(update={"space": _without_auto(config.space, found=found)})
     config = config.model_copy(update={"space": with_full_paths(config.space)})
     if config.precision == _AUTO:
-        config = config.model_copy(
-            update={"precision": before.precision if before else decide_precision(config, notes)}
-        )
+        config = config.model_copy(update={"precision": before.precision if before else decide(config, notes)})
     if config.folds is not None and config.folds <= FEWEST_FOLDS and config.pruner != "none":
         notes.append(
             f"objective: with {config.folds} folds trials are pruned in the first one alone; the test between folds "

@@ -35,13 +35,16 @@ from cluster.session import local_ray
 from fmnist_models.data import TrainingData
 from fmnist_models.networks import build_network
 from fmnist_models.prediction import DeviceImages, predict_scores
+from fmnist_models.probe import candidates
+from search import arithmetic
 from search.config import SearchConfig, parse_config
 from search.epochs_file import parse_epochs
 from search.experiment import Experiment, new_experiment
 from search.preparation import Prepared
 from search.progress import SilentProgress
+from search.remote_arithmetic import decide_on_cluster
 from search.runner import Outcome, run_trials
-from search.slots import Resources, plan_slots
+from search.slots import Resources, Slot, plan_slots
 from search.study import SearchStudy
 
 CPUS = 2
@@ -196,6 +199,24 @@ def test_a_worker_keeps_the_memory_that_a_step_of_training_frees(local_cluster: 
     found = ray.get(ray.remote(lambda: dict(os.environ)).remote())
     assert {name: found.get(name) for name in expected} == expected
     assert not set(expected) & set(os.environ)  # of this process, whose other children it would reach
+
+
+def test_on_a_cluster_the_precision_is_decided_where_trials_run(
+    local_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arithmetic, "_probe", None)  # of this process, which is not to measure
+    config, notes = parse_config({"space": {"model": "customnet"}}, where="test"), list[str]()
+    (slots, known) = plan_slots(config, [Resources(CPUS, 0)]), candidates(torch.device("cpu"))
+    assert decide_on_cluster(config, notes, slot=slots.slot) in known
+    assert [note.startswith("precision: customnet in ") for note in notes] == [True]
+
+
+def test_where_no_node_of_the_trials_answers_it_is_decided_here(local_cluster: None) -> None:
+    config, notes = parse_config({"space": {"model": "customnet"}}, where="test"), list[str]()
+    slot = Slot(num_workers=1, cpus=1, gpus=0, accelerator_type="H200")
+    assert decide_on_cluster(config, notes, slot=slot, timeout_s=0.5) in candidates(torch.device("cpu"))
+    assert notes[0].startswith("precision: decided on this machine")
+    assert notes[1].startswith("precision: customnet in ")
 
 
 def test_a_finished_search_trains_nothing_more(scripted: ScriptedSearch, synthetic_data: TrainingData) -> None:

@@ -140,7 +140,14 @@ def _run(
             stack.enter_context(errors_told())
         nodes = [local_resources()] if address is None else cluster_resources()
         may_grow = address is not None and MARK not in os.environ
-        prepared, slots = prepare_search(subject.config, data_dir, nodes=nodes, may_grow=may_grow, before=before)
+        prepared, slots = prepare_search(
+            subject.config,
+            data_dir,
+            nodes=nodes,
+            on_cluster=address is not None,
+            may_grow=may_grow,
+            before=before,
+        )
         config, root = prepared.config, data_root(data_dir)
         images = load_images(config.dataset, "train", root=root, size=config.train_size)
         check_folds(images, folds=num_folds)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -104,7 +105,12 @@ def _run(request: Request) -> SearchResult:
         may_grow = request.address is not None and MARK not in os.environ
         nodes = [local_resources()] if request.address is None else cluster_resources()
         prepared, slots = prepare_search(
-            request.config, request.data_dir, nodes=nodes, may_grow=may_grow, before=before
+            request.config,
+            request.data_dir,
+            nodes=nodes,
+            on_cluster=request.address is not None,
+            may_grow=may_grow,
+            before=before,
         )
         config = prepared.config
         queue = read_queue(request.enqueue, config.space) if request.enqueue else ()
@@ -154,10 +160,13 @@ def prepare_search(
     data_dir: Path | None,
     *,
     nodes: Sequence[Resources],
+    on_cluster: bool = False,
     may_grow: bool = False,
     before: SearchConfig | None = None,
 ) -> tuple[Prepared, Slots]:
+    """``on_cluster``: this process is connected to the one that the trials will run on."""
     from fmnist_models.data import data_root
+    from search.arithmetic import decide_precision
     from search.preparation import prepare
     from search.slots import plan_slots
 
@@ -167,7 +176,12 @@ def prepare_search(
         count = (before.max_concurrent_trials if before else None) or slots.count
         config = config.model_copy(update={"max_concurrent_trials": count})
         slots = plan_slots(config, nodes, may_grow=may_grow)
-    return prepare(config, data_root=data_root(data_dir), before=before), slots
+    decide: Callable[[SearchConfig, list[str]], str | dict[str, str]] = decide_precision
+    if on_cluster:
+        from search.remote_arithmetic import decide_on_cluster
+
+        decide = functools.partial(decide_on_cluster, slot=slots.slot)
+    return prepare(config, data_root=data_root(data_dir), before=before, decide=decide), slots
 
 
 def _reference_to(experiment: Experiment) -> str:
