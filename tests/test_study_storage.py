@@ -368,6 +368,8 @@ def test_a_copy_of_a_folder_is_noticed_before_both_write(sqlite_address: str, fo
         there.report(2, make_epoch(2, 0.5))
 
 
+# Threads share the filters that a search, in a process of its own, sets for a moment.
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_two_searches_can_make_the_tables_at_the_same_moment(postgresql: PostgreSQL, folder: Path) -> None:
     postgresql.ask("CREATE DATABASE fresh")
     address = postgresql.address.replace("/postgres", "/fresh")
