@@ -1,7 +1,8 @@
 """Seconds of a ResNet-18 trial of which only the last stages train, with the features of the others kept and without.
 
-Both in one process, one after the other. The trials start from one file's weights, as those of a search over stages to
-unfreeze do; `first_s` is the trial that fills the cache. `python -m benchmarks.frozen_prefix`.
+Both in one process with the memory settings of a search's workers, one after the other. The trials start from one
+file's weights, as those of a search over stages to unfreeze do; `first_s` is the trial that fills the cache.
+`python -m benchmarks.frozen_prefix`.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import multiprocessing
 import tempfile
 import time
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +23,7 @@ from torch import Tensor
 from torchvision.models import resnet18
 
 from benchmarks.results import is_standard, keep
+from cluster import heap
 from fmnist_models.data import TrainingData, data_root, load_images, split_training
 from fmnist_models.feature_cache import FeatureCache
 from fmnist_models.training import Training, TrainingPlan
@@ -40,35 +44,43 @@ def seconds(
     return time.perf_counter() - start_s
 
 
-def main() -> None:
-    """Prints medians, and how many times faster a trial is whose features other trials have computed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=5_000)
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--repeats", type=int, default=3)
-    arguments = parser.parse_args()
+def measure(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """By what trains: medians, and how many times faster a trial is whose features other trials have computed."""
     torch.set_num_threads(1)
     images = load_images("fashion-mnist", "train", root=data_root(), size=arguments.images)
     data = split_training(images, validation_fraction=0.1, seed=0)
     torch.manual_seed(0)
     pretrained = {name: tensor for name, tensor in resnet18().state_dict().items() if not name.startswith("fc.")}
-    result: dict[str, object] = {"settings": vars(arguments)}
+    result = {}
     with tempfile.TemporaryDirectory() as folder:
         for unfreeze in (("fc",), ("layer4", "fc")):
             cache = FeatureCache(Path(folder), max_bytes=2 * 10**9)
-            measure = functools.partial(seconds, unfreeze, data, pretrained=pretrained, num_epochs=arguments.epochs)
-            first = measure(cache=cache)
+            train = functools.partial(seconds, unfreeze, data, pretrained=pretrained, num_epochs=arguments.epochs)
+            first = train(cache=cache)
             with_them, without = [], []
             for _ in range(arguments.repeats):
-                with_them.append(measure(cache=cache))
-                without.append(measure(cache=None))
+                with_them.append(train(cache=cache))
+                without.append(train(cache=None))
             result["+".join(unfreeze)] = {
                 "first_s": round(first, 2),
                 "with_features_s": round(float(np.median(with_them)), 2),
                 "without_s": round(float(np.median(without)), 2),
                 "times_faster": round(float(np.median(without) / np.median(with_them)), 1),
             }
-    keep("frozen_prefix", result, is_standard=is_standard(parser, arguments))
+    return result
+
+
+def main() -> None:
+    """Prints what was measured."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=5_000)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    spawn = multiprocessing.get_context("spawn")
+    with heap.inherited_by_children(), ProcessPoolExecutor(1, mp_context=spawn) as process:
+        result = process.submit(measure, arguments).result()
+    keep("frozen_prefix", {"settings": vars(arguments), **result}, is_standard=is_standard(parser, arguments))
     print(json.dumps(result, indent=2))
 
 
