@@ -31,7 +31,7 @@ from search.tracking import DEFAULT_EXPERIMENT, Target, parse_tracking_uri
 from search.yaml_file import dump_yaml, parse_yaml, read_yaml
 
 Dataset = Literal["auto", "fashion-mnist", "synthetic"]
-PRESETS = ("quickstart", "paper", "full")
+PRESETS = ("quickstart", "paper-customnet", "paper-resnet18", "full")
 
 
 def _space(raw: Any) -> Space:

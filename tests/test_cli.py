@@ -93,7 +93,7 @@ def test_a_wrong_config_gets_one_message_and_leaves_nothing(
     [
         (["--name", "../up"], ["../up", "letters"]),
         (["--name", ""], ["''", "letters"]),
-        (["--preset", "paper"], ["small.yaml", "paper", "not both"]),
+        (["--preset", "full"], ["small.yaml", "full", "not both"]),
         (["--set", "max_trials"], ["max_trials", "key=value"]),
         (["--experiments-dir", "small.yaml"], ["small.yaml", "not writable"]),
     ],

@@ -123,7 +123,7 @@ def test_an_override_of_a_file_that_maps_nothing_blames_the_file(tmp_path: Path)
 def test_a_file_and_a_preset_together_and_an_unknown_preset_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not both"):
         load_config(written(tmp_path, "space: {model: customnet}"), preset="full")
-    with pytest.raises(ConfigError, match="'fast'; valid: quickstart, paper, full"):
+    with pytest.raises(ConfigError, match="'fast'; valid: quickstart, paper-customnet, paper-resnet18, full"):
         load_config(preset="fast")
 
 

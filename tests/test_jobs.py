@@ -257,7 +257,7 @@ def check_what_is_told_of_both(first: str, second: str) -> None:
         ({"node_labels": {"zone": "b c"}}, [], ["node_labels", "b c"]),
         ({}, ["--name", "../up"], ["../up", "letters"]),
         ({}, ["--set", "max_trials"], ["max_trials", "key=value"]),
-        ({}, ["--preset", "paper"], ["paper", "not both"]),
+        ({}, ["--preset", "full"], ["full", "not both"]),
         ({}, ["--enqueue", "nowhere.yaml"], ["nowhere.yaml"]),
         ({}, ["--warm-start", "nobody"], ["nobody"]),
         ({"space": {"model": "resnet18", "weights": "nowhere.pth"}}, [], ["nowhere.pth"]),

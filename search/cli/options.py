@@ -10,7 +10,10 @@ import typer
 ConfigFile = Annotated[
     Path | None, typer.Argument(help="YAML file; see `--preset` for ready ones.", show_default=False)
 ]
-Preset = Annotated[str | None, typer.Option(help="quickstart (the default), paper or full.", show_default=False)]
+Preset = Annotated[
+    str | None,
+    typer.Option(help="quickstart (the default), paper-customnet, paper-resnet18 or full.", show_default=False),
+]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="key=value over the config, repeatable; space.lr=0.01 reaches inside.")
 ]
