@@ -39,11 +39,11 @@ from cluster import heap
 from fmnist_models.data import data_root, load_images, split_training
 from fmnist_models.seeds import derive_seed
 from fmnist_models.training import Training, TrainingPlan
-from search.arithmetic import decide_precision
-from search.config import parse_config
-from search.experiment import Experiment
-from search.record import read_study
-from search.slots import local_resources
+from search.configuration.config import parse_config
+from search.records.experiment import Experiment
+from search.records.record import read_study
+from search.running.arithmetic import decide_precision
+from search.running.slots import local_resources
 
 FLOP_PER_IMAGE = 44.6e6  # CustomNet forwards (15.0e6) and backwards, which needs no gradient of the images
 _SPAWN = multiprocessing.get_context("spawn")

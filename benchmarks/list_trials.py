@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from search.config import SearchConfig
+    from search.configuration.config import SearchConfig
 
 NAME = "many"
 _NUM_RUNS = 3
@@ -55,8 +55,8 @@ def main() -> None:
 
 def make_study(path: Path, *, num_trials: int, num_epochs: int) -> None:
     """An experiment as a search leaves it, with a table of epochs for each trial; half of its trials are complete."""
-    from search.config import parse_config
-    from search.experiment import Experiment
+    from search.configuration.config import parse_config
+    from search.records.experiment import Experiment
     from search.yaml_file import dump_yaml
 
     config = parse_config(

@@ -19,9 +19,9 @@ from typing import Any
 
 from benchmarks.results import is_standard, keep
 from fmnist_models.epoch import Epoch
-from search.config import SearchConfig, parse_config
-from search.experiment import Experiment
-from search.study import Assignment, SearchStudy
+from search.configuration.config import SearchConfig, parse_config
+from search.records.experiment import Experiment
+from search.study.search_study import Assignment, SearchStudy
 
 SPACE = {
     "model": {"choice": ["customnet", "resnet18"]},

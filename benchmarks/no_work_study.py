@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 
 from fmnist_models.epoch import Epoch
-from search.config import parse_config
-from search.experiment import Experiment
-from search.study import SearchStudy
+from search.configuration.config import parse_config
+from search.records.experiment import Experiment
+from search.study.search_study import SearchStudy
 
 _NUM_EPOCHS = 3
 

@@ -22,13 +22,13 @@ from benchmarks.peers.job import Job
 from benchmarks.peers.ray_nesting import documented_ray, search
 from benchmarks.results import is_standard, keep, summarise
 from fmnist_models.data import load_images, split_training
-from search.config import parse_config
-from search.experiment import new_experiment
-from search.preparation import Prepared
-from search.progress import SilentProgress
-from search.runner import run_trials
-from search.slots import local_resources, plan_slots
-from search.study import SearchStudy
+from search.configuration.config import parse_config
+from search.records.experiment import new_experiment
+from search.running.preparation import Prepared
+from search.running.progress import SilentProgress
+from search.running.runner import run_trials
+from search.running.slots import local_resources, plan_slots
+from search.study.search_study import SearchStudy
 
 
 def ours(num_trials: int, folder: Path, *, workers: int = 1) -> SearchStudy:

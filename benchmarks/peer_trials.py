@@ -27,8 +27,8 @@ from benchmarks.peers.syne_tune_venv import CONSTRAINTS, ensure_python
 from benchmarks.results import FOLDER, code, is_standard, keep, machine, print_table, show, summarise
 from benchmarks.split import write_split
 from benchmarks.unpacked import unpack_images
-from search.slots import local_resources
-from search.versions import collect_versions
+from search.records.versions import collect_versions
+from search.running.slots import local_resources
 
 CONTESTANTS = {
     "ours": "fmnist search run",

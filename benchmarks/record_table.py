@@ -21,8 +21,8 @@ from fmnist_models.data import TrainingData, data_root, load_images, split_train
 from fmnist_models.files import write_aside
 from fmnist_models.seeds import derive_seed
 from fmnist_models.training import DivergedError, Training, TrainingPlan
-from search.config import parse_config
-from search.suggestions import Suggester
+from search.configuration.config import parse_config
+from search.study.suggestions import Suggester
 
 TABLE = Path(__file__).parent / "tables" / "customnet.csv"
 SPACE = {

@@ -17,8 +17,8 @@ from typing import Any
 import psutil
 
 from fmnist_models.files import write_aside
-from search.slots import local_resources
-from search.versions import collect_versions
+from search.records.versions import collect_versions
+from search.running.slots import local_resources
 
 _ROOT = Path(__file__).resolve().parents[1]
 FOLDER = Path(__file__).with_name("results")  # not in git

@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.record_table import NUM_EPOCHS, SPACE, TABLE
-from search.config import SearchConfig, parse_config
-from search.horizon import Horizon
-from search.recorded_table import RecordedTable, read_table
-from search.simulation import Fleet, Simulated, simulate
+from search.configuration.config import SearchConfig, parse_config
+from search.study.horizon import Horizon
+from search.study.recorded_table import RecordedTable, read_table
+from search.study.simulation import Fleet, Simulated, simulate
 
 _ALL = 10**9
 

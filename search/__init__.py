@@ -1,7 +1,8 @@
 """Searching hyperparameters: what to try, running it on a Ray cluster, and what came out.
 
-``config`` and ``space`` say what to try, ``runner`` runs it, ``results`` reads what came out without Ray or torch.
-``load_experiment`` opens a finished or running experiment in Python:
+``configuration`` says what to try, ``study`` decides, ``running`` trains, ``workflows`` is what a command does from its
+start to its end; ``records`` are the files, and ``review``, ``report`` and ``integrations`` show them, without Ray or
+torch. ``load_experiment`` opens a finished or running experiment in Python:
 
     >>> from search import load_experiment
     >>> load_experiment("quickstart").trials  # doctest: +SKIP
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from search.loaded import LoadedExperiment
+    from search.review.loaded import LoadedExperiment
 
 __all__ = ["load_experiment"]
 
@@ -30,6 +31,6 @@ def load_experiment(reference: str | Path, *, directory: str | Path | None = Non
     Raises:
         search.errors.ExperimentError: there is none (names those there are), or its folder holds links.
     """
-    from search.loaded import load_experiment as load
+    from search.review.loaded import load_experiment as load
 
     return load(reference, directory=directory)

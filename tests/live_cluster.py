@@ -23,7 +23,7 @@ import pytest
 from cluster.folder import Record, cluster_folder, clusters_dir
 from cluster.processes import find_processes
 from search.cli import main
-from search.experiment import Experiment
+from search.records.experiment import Experiment
 
 REPOSITORY = Path(__file__).parent.parent
 MARK = "FMNIST_TEST"

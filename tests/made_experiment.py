@@ -7,11 +7,11 @@ from pathlib import Path
 
 from epochs import make_epoch
 
-from search.config import SearchConfig
-from search.continuation import open_experiment
-from search.experiment import Experiment
-from search.record import Failure, Reason
-from search.study import SearchStudy
+from search.configuration.config import SearchConfig
+from search.records.experiment import Experiment
+from search.records.record import Failure, Reason
+from search.running.continuation import open_experiment
+from search.study.search_study import SearchStudy
 
 FAILED = None
 

@@ -18,11 +18,11 @@ from made_experiment import FAILED, make_experiment
 from fmnist_models.checkpoint import save_weights
 from fmnist_models.data import Normalisation
 from fmnist_models.networks import build_network
-from search.config import SearchConfig, parse_config
-from search.epochs_file import format_epochs
-from search.evaluation import evaluate_and_save
-from search.experiment import Experiment
-from search.record import best_trial, read_study
+from search.configuration.config import SearchConfig, parse_config
+from search.records.epochs_file import format_epochs
+from search.records.experiment import Experiment
+from search.records.record import best_trial, read_study
+from search.workflows.evaluation import evaluate_and_save
 
 CONFIG = {
     "dataset": "synthetic",

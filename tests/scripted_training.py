@@ -27,15 +27,15 @@ from fmnist_models.epoch import Epoch
 from fmnist_models.folds import fold_seed
 from fmnist_models.seeds import derive_seed
 from fmnist_models.training import DivergedError, Training, TrainingPlan
-from search.config import SearchConfig, parse_config
-from search.continuation import open_experiment
-from search.experiment import Experiment
-from search.main_job import SearchResult, run_search
-from search.preparation import Prepared
-from search.progress import SilentProgress
-from search.runner import run_trials
-from search.slots import Resources, plan_slots
-from search.study import SearchStudy
+from search.configuration.config import SearchConfig, parse_config
+from search.records.experiment import Experiment
+from search.running.continuation import open_experiment
+from search.running.preparation import Prepared
+from search.running.progress import SilentProgress
+from search.running.runner import run_trials
+from search.running.slots import Resources, plan_slots
+from search.study.search_study import SearchStudy
+from search.workflows.main_job import SearchResult, run_search
 
 GOOD, BAD, DIVERGES, RAISES, OUT_OF_MEMORY, DIES_ONCE, DIES = 0.001, 0.002, 0.003, 0.004, 0.005, 0.006, 0.007
 COURSES = (GOOD, BAD, DIVERGES, RAISES, OUT_OF_MEMORY, DIES_ONCE, DIES)

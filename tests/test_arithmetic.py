@@ -12,11 +12,11 @@ from fmnist_models import probe
 from fmnist_models.precision import ARITHMETICS, resolve_precision
 from fmnist_models.probe import candidates, choose, seconds_per_step
 from fmnist_models.training import TrainingPlan
-from search import arithmetic
-from search.arithmetic import decide_precision
-from search.config import SearchConfig, parse_config
+from search.configuration.config import SearchConfig, parse_config
 from search.errors import ConfigError
-from search.preparation import prepare
+from search.running import arithmetic
+from search.running.arithmetic import decide_precision
+from search.running.preparation import prepare
 
 CPU = torch.device("cpu")
 BOTH = {

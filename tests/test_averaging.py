@@ -30,9 +30,9 @@ from fmnist_models.prediction import predict_probabilities, predict_scores
 from fmnist_models.saved_model import ModelConfig, load_model, save_model
 from fmnist_models.training import Training, TrainingPlan
 from fmnist_models.weight_average import WeightAverage
-from search.config import parse_config
-from search.evaluation import evaluate_and_save
-from search.winner import find_winner
+from search.configuration.config import parse_config
+from search.workflows.evaluation import evaluate_and_save
+from search.workflows.winner import find_winner
 
 CPU = torch.device("cpu")
 

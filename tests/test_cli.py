@@ -18,7 +18,7 @@ from command import fmnist
 from torch import nn
 
 from fmnist_models.data import CLASS_NAMES
-from search.predictions import read_predictions
+from search.records.predictions import read_predictions
 
 REPOSITORY = Path(__file__).parent.parent
 SMALL = {

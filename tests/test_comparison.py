@@ -20,13 +20,13 @@ from fmnist_models.classes import CLASS_NAMES
 from fmnist_models.mcnemar import mcnemar
 from fmnist_models.metrics import score
 from search.cli import main
-from search.comparison import compare
-from search.config import parse_config
+from search.configuration.config import parse_config
 from search.errors import SelectionError
-from search.evaluation_file import Evaluation
-from search.experiment import Experiment
-from search.predictions import Predictions, format_predictions
-from search.record import list_trials
+from search.records.evaluation_file import Evaluation
+from search.records.experiment import Experiment
+from search.records.predictions import Predictions, format_predictions
+from search.records.record import list_trials
+from search.review.comparison import compare
 
 CONFIG: dict[str, Any] = {
     "dataset": "synthetic",

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from fmnist_models.hyperparameters import domains
 from fmnist_models.networks import NETWORKS
 from fmnist_models.recipe import Recipe
-from search.config import PRESETS, SearchConfig, load_config, parse_config
-from search.dimensions import Fixed, FloatRange
+from search.configuration.config import PRESETS, SearchConfig, load_config, parse_config
+from search.configuration.dimensions import Fixed, FloatRange
 from search.errors import ConfigError
 from search.yaml_file import parse_yaml, read_yaml
 

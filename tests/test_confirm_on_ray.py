@@ -23,13 +23,13 @@ from fmnist_models.data import TrainingData, load_images
 from fmnist_models.metrics import score
 from fmnist_models.prediction import predict_probabilities
 from fmnist_models.saved_model import load_model
-from search.config import read_config
-from search.evaluation import RULE_CONFIRMED, evaluate_and_save
-from search.evaluation_file import read_evaluation
-from search.experiment import CONFIRMATION, FINAL, Experiment
-from search.main_job import SearchResult
-from search.record import list_trials
-from search.runner import Outcome
+from search.configuration.config import read_config
+from search.records.evaluation_file import read_evaluation
+from search.records.experiment import CONFIRMATION, FINAL, Experiment
+from search.records.record import list_trials
+from search.running.runner import Outcome
+from search.workflows.evaluation import RULE_CONFIRMED, evaluate_and_save
+from search.workflows.main_job import SearchResult
 
 TESTS = Path(__file__).parent
 LUCKY_TRIAL, FAIR_TRIAL = 0, 1

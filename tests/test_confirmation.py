@@ -18,12 +18,12 @@ from fmnist_models.data import LabelledImages, Normalisation, TrainingData, join
 from fmnist_models.epoch import DIRECTIONS
 from fmnist_models.networks import build_network
 from fmnist_models.seeds import derive_seed
-from search.address import STUDY_STORAGE_VARIABLE, read_reference
 from search.cli import main
 from search.cli.running import describe_untested
-from search.comparison import compare
-from search.config import SearchConfig, parse_config
-from search.confirmation import (
+from search.configuration.config import SearchConfig, parse_config
+from search.errors import ConfigError, ExperimentError
+from search.records.address import STUDY_STORAGE_VARIABLE, read_reference
+from search.records.confirmation import (
     Confirmation,
     find_final,
     is_settled,
@@ -31,24 +31,24 @@ from search.confirmation import (
     plan_final,
     read_confirmation,
 )
-from search.confirmation_text import describe_confirmation
-from search.continuation import check_continuation, open_experiment
-from search.database import Access, open_database
-from search.errors import ConfigError, ExperimentError
-from search.evaluation import RULE_CONFIRMED, RULE_UNCONFIRMED, evaluate_and_save
-from search.evaluation_file import Evaluation
-from search.experiment import CONFIRMATION, FINAL, Experiment
-from search.inventory import State, summarise
-from search.loaded import load_experiment
-from search.preparation import Prepared
-from search.record import Failure, Reason, best_epoch, best_value, list_trials, open_study
-from search.removal import remove_experiments
-from search.repeating import train_repetitions
-from search.repetition import Repetition, read_repetition
+from search.records.database import Access, open_database
+from search.records.evaluation_file import Evaluation
+from search.records.experiment import CONFIRMATION, FINAL, Experiment
+from search.records.inventory import State, summarise
+from search.records.record import Failure, Reason, best_epoch, best_value, list_trials, open_study
+from search.records.removal import remove_experiments
+from search.records.repetition import Repetition, read_repetition
+from search.records.results import compact_parameters
 from search.report.material import read_material
-from search.results import compact_parameters
-from search.runner import Outcome
-from search.study import SearchStudy
+from search.review.comparison import compare
+from search.review.confirmation_text import describe_confirmation
+from search.review.loaded import load_experiment
+from search.running.continuation import check_continuation, open_experiment
+from search.running.preparation import Prepared
+from search.running.runner import Outcome
+from search.study.search_study import SearchStudy
+from search.workflows.evaluation import RULE_CONFIRMED, RULE_UNCONFIRMED, evaluate_and_save
+from search.workflows.repeating import train_repetitions
 
 CURVES = ([0.5, 0.9, 0.7], [0.6, 0.8, 0.88], [0.3, 0.4, 0.5], FAILED)  # values 0.9 in epoch 2, 0.88 in 3, 0.5 in 3
 SEARCH = {

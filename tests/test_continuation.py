@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from epochs import make_epoch
 
-from search.config import SearchConfig, parse_config
-from search.continuation import check_continuation, open_experiment
+from search.configuration.config import SearchConfig, parse_config
 from search.errors import ConfigError
-from search.experiment import Experiment
-from search.study import SearchStudy
+from search.records.experiment import Experiment
+from search.running.continuation import check_continuation, open_experiment
+from search.study.search_study import SearchStudy
 
 SPACE: dict[str, Any] = {"model": "customnet", "lr": {"float": [1e-4, 1e-2], "log": True}}
 

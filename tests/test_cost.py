@@ -6,9 +6,9 @@ from pathlib import Path
 
 from epochs import make_epoch
 
-from search.cost import measure_cost
-from search.epochs_file import format_epochs
-from search.experiment import CONFIRMATION, FINAL, Experiment
+from search.records.cost import measure_cost
+from search.records.epochs_file import format_epochs
+from search.records.experiment import CONFIRMATION, FINAL, Experiment
 
 
 def write_epochs(experiment: Experiment, trial: int, count: int, *, fold_epochs: int | None = None) -> None:

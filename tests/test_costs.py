@@ -26,13 +26,13 @@ from cluster.session import local_ray
 from fmnist_models.data import LabelledImages, TrainingData
 from fmnist_models.epoch import Epoch
 from fmnist_models.training import Training, TrainingPlan
-from search.config import parse_config
-from search.experiment import Experiment
-from search.preparation import Prepared
-from search.progress import SilentProgress
-from search.runner import Outcome, run_trials
-from search.slots import Resources, plan_slots
-from search.study import SearchStudy
+from search.configuration.config import parse_config
+from search.records.experiment import Experiment
+from search.running.preparation import Prepared
+from search.running.progress import SilentProgress
+from search.running.runner import Outcome, run_trials
+from search.running.slots import Resources, plan_slots
+from search.study.search_study import SearchStudy
 
 SLOTS, TRIALS, EPOCHS = 2, 8, 3
 REPOSITORY = Path(__file__).parent.parent

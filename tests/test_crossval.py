@@ -21,8 +21,9 @@ from scipy import stats
 from fmnist_models.data import CLASS_NAMES, load_images
 from fmnist_models.folds import FoldedImages, split_folds
 from search.cli import main
-from search.config import parse_config
-from search.cross_validation import (
+from search.configuration.config import parse_config
+from search.errors import ConfigError, ExperimentError
+from search.records.cross_validation import (
     FoldPredictions,
     estimate,
     format_pooled,
@@ -30,12 +31,11 @@ from search.cross_validation import (
     pool,
     read_cross_validation,
 )
-from search.crossvalidating import check_same, subject_of_config, subject_of_trial
-from search.epochs_file import parse_epochs
-from search.errors import ConfigError, ExperimentError
-from search.experiment import Experiment
-from search.predictions import Predictions, read_predictions
-from search.record import list_trials
+from search.records.epochs_file import parse_epochs
+from search.records.experiment import Experiment
+from search.records.predictions import Predictions, read_predictions
+from search.records.record import list_trials
+from search.workflows.crossvalidating import check_same, subject_of_config, subject_of_trial
 
 NUM_FOLDS = 3
 SEARCH = {

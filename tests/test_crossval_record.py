@@ -22,23 +22,23 @@ from fmnist_models.data import CLASS_NAMES, load_images
 from fmnist_models.epoch import DIRECTIONS
 from fmnist_models.folds import FoldedImages
 from fmnist_models.networks import build_network
-from search.config import load_config, parse_config
-from search.continuation import open_experiment
-from search.cross_validation import CrossValidation, estimate, read_cross_validation
-from search.crossvalidating import Subject, cross_validate, subject_of_config, with_folds
-from search.display import cross_validation_table
+from search.configuration.config import load_config, parse_config
 from search.errors import ConfigError
-from search.experiment import Experiment
-from search.predictions import Predictions, format_predictions
-from search.preparation import Prepared, prepare
-from search.progress import SilentProgress
-from search.record import best_trial, best_trials, list_trials, open_study
-from search.repeating import train_repetitions
+from search.records.cross_validation import CrossValidation, estimate, read_cross_validation
+from search.records.experiment import Experiment
+from search.records.predictions import Predictions, format_predictions
+from search.records.record import best_trial, best_trials, list_trials, open_study
+from search.records.store import Store
 from search.report import write_report
 from search.report.cross_validation import describe_folds
 from search.report.material import read_material
-from search.slots import local_resources, plan_slots
-from search.store import Store
+from search.review.display import cross_validation_table
+from search.running.continuation import open_experiment
+from search.running.preparation import Prepared, prepare
+from search.running.progress import SilentProgress
+from search.running.slots import local_resources, plan_slots
+from search.workflows.crossvalidating import Subject, cross_validate, subject_of_config, with_folds
+from search.workflows.repeating import train_repetitions
 
 NUM_FOLDS = 3
 FIXED = {**SEARCH, "train_size": 120, "space": {"model": "lenet5", "lr": 0.01}, "precision": "fp32"}

@@ -24,13 +24,13 @@ from made_experiment import FAILED, make_experiment
 from fmnist_models.data import CLASS_NAMES, load_images
 from fmnist_models.metrics import score
 from search.cli import main
-from search.config import parse_config
-from search.evaluation import save_evaluation
-from search.evaluation_file import Evaluation
-from search.experiment import Experiment
-from search.lock import lock_experiment
-from search.predictions import Predictions
-from search.study import SearchStudy
+from search.configuration.config import parse_config
+from search.records.evaluation_file import Evaluation
+from search.records.experiment import Experiment
+from search.records.lock import lock_experiment
+from search.records.predictions import Predictions
+from search.study.search_study import SearchStudy
+from search.workflows.evaluation import save_evaluation
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = {
@@ -258,7 +258,7 @@ def test_without_the_extra_it_says_what_to_install(fmnist: Any, monkeypatch: pyt
 
 
 def test_experiments_of_one_name_are_told_apart(tmp_path: Path) -> None:
-    from search.reflection import reflect
+    from search.integrations.reflection import reflect
 
     config = parse_config(CONFIG, where="test")
     folders = [tmp_path / one / "same" for one in ("a", "b")]

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from optuna.samplers import RandomSampler
 from test_space import draw_trials, spaces
 
-from search.dimensions import Choice, Dimension, Fixed, FloatRange, IntRange, Subset
-from search.enqueue import read_queue
+from search.configuration.dimensions import Choice, Dimension, Fixed, FloatRange, IntRange, Subset
+from search.configuration.enqueue import read_queue
+from search.configuration.parameters import is_same, to_parameters
+from search.configuration.space import Space
+from search.configuration.space_file import parse_space
 from search.errors import ConfigError
-from search.parameters import is_same, to_parameters
-from search.space import Space
-from search.space_file import parse_space
 from search.yaml_file import dump_yaml
 
 SPACE = parse_space(

@@ -20,13 +20,13 @@ from made_experiment import FAILED, make_experiment
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from search.cli import main
-from search.config import parse_config
-from search.epochs_file import format_epochs
-from search.event_files import Written, write_event_files
-from search.experiment import Experiment
-from search.lock import lock_experiment
-from search.record import read_study
-from search.study import SearchStudy
+from search.configuration.config import parse_config
+from search.integrations.event_files import Written, write_event_files
+from search.records.epochs_file import format_epochs
+from search.records.experiment import Experiment
+from search.records.lock import lock_experiment
+from search.records.record import read_study
+from search.study.search_study import SearchStudy
 
 CONFIG = parse_config(
     {

@@ -17,12 +17,12 @@ import pytest
 from made_experiment import make_experiment
 
 from search.cli import main
-from search.config import SearchConfig, parse_config
+from search.configuration.config import SearchConfig, parse_config
 from search.errors import ExperimentError
-from search.experiment import Experiment
-from search.inventory import State, find_holder, list_experiments, summarise
-from search.lock import lock_experiment
-from search.removal import find_removable, remove_experiments
+from search.records.experiment import Experiment
+from search.records.inventory import State, find_holder, list_experiments, summarise
+from search.records.lock import lock_experiment
+from search.records.removal import find_removable, remove_experiments
 
 REPOSITORY = Path(__file__).parent.parent
 NUM_EPOCHS = 2
@@ -30,8 +30,8 @@ Make: TypeAlias = Callable[[Path], Experiment]
 HOLD = """
 import sys
 from pathlib import Path
-from search.experiment import Experiment
-from search.lock import lock_experiment
+from search.records.experiment import Experiment
+from search.records.lock import lock_experiment
 with lock_experiment(Experiment(Path(sys.argv[1]))):
     print("holding", flush=True)
     sys.stdin.read()

@@ -49,15 +49,15 @@ from fmnist_models.data import TrainingData
 from fmnist_models.epoch import Epoch
 from fmnist_models.training import TrainingPlan
 from search.cli import main
-from search.config import parse_config
-from search.epochs_file import format_epochs, parse_epochs
+from search.configuration.config import parse_config
 from search.errors import ConfigError, ExperimentError
-from search.experiment import Experiment
-from search.fingerprint import fingerprint
-from search.record import read_study
-from search.results import read_trials
-from search.retention import Retention, check_room
-from search.study import SearchStudy
+from search.records.epochs_file import format_epochs, parse_epochs
+from search.records.experiment import Experiment
+from search.records.fingerprint import fingerprint
+from search.records.record import read_study
+from search.records.results import read_trials
+from search.running.retention import Retention, check_room
+from search.study.search_study import SearchStudy
 
 REPOSITORY, TESTS = Path(__file__).parent.parent, Path(__file__).parent
 NUM_KILLS, NUM_TRIALS = 20, 40

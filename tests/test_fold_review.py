@@ -10,18 +10,18 @@ from epochs import make_epoch
 from made_experiment import make_experiment
 from reported import read_page
 
-from search.config import parse_config
-from search.display import trials_table
-from search.epochs_file import format_epochs
-from search.experiment import Experiment
-from search.listing import Question, read_listing
-from search.listing_formats import notes
-from search.record import list_trials
+from search.configuration.config import parse_config
+from search.records.epochs_file import format_epochs
+from search.records.experiment import Experiment
+from search.records.record import list_trials
+from search.records.results import read_trials
 from search.report import write_report
-from search.results import read_trials
-from search.trial_detail import read_details
-from search.trial_detail_text import describe_trial
-from search.warm_start import read_warm_start
+from search.review.display import trials_table
+from search.review.listing import Question, read_listing
+from search.review.listing_formats import notes
+from search.review.trial_detail import read_details
+from search.review.trial_detail_text import describe_trial
+from search.study.warm_start import read_warm_start
 from search.yaml_file import dump_yaml, read_yaml
 
 CONFIG: dict[str, Any] = {

@@ -19,18 +19,18 @@ from fmnist_models.data import LabelledImages, load_images
 from fmnist_models.errors import DataError
 from fmnist_models.folds import FoldedImages
 from fmnist_models.training import Training
-from search.config import SearchConfig, parse_config
-from search.epochs_file import parse_epochs
+from search.configuration.config import SearchConfig, parse_config
 from search.errors import ConfigError, ExperimentError
-from search.evaluation import RULE_FOLDS, evaluate_and_save
-from search.experiment import FINAL, Experiment
-from search.main_job import SearchResult, run_search
-from search.preparation import Prepared, prepare
-from search.progress import SilentProgress
-from search.record import best_epoch, best_value, list_trials, read_study
-from search.replay import find_replayable, replay_trial
-from search.slots import Resources, plan_slots
-from search.study import SearchStudy
+from search.records.epochs_file import parse_epochs
+from search.records.experiment import FINAL, Experiment
+from search.records.record import best_epoch, best_value, list_trials, read_study
+from search.running.preparation import Prepared, prepare
+from search.running.progress import SilentProgress
+from search.running.slots import Resources, plan_slots
+from search.study.search_study import SearchStudy
+from search.workflows.evaluation import RULE_FOLDS, evaluate_and_save
+from search.workflows.main_job import SearchResult, run_search
+from search.workflows.replay import find_replayable, replay_trial
 
 FOLDS, EPOCHS = 5, 2
 CPUS = 2

@@ -14,12 +14,12 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from scipy.stats import wilcoxon
 
 from fmnist_models.epoch import DIRECTIONS
-from search.fold_standings import FoldStandings
-from search.fold_values import FOLD_EPOCHS, count_folds, fold_scores, mean_curve, progress_of
-from search.pruning import HalvingPruner, MedianPruner, NoPruner, Pruner
-from search.record import best_epoch, best_value
-from search.standings import Standings
-from search.wilcoxon import is_worse, p_value
+from search.records.fold_values import FOLD_EPOCHS, count_folds, fold_scores, mean_curve, progress_of
+from search.records.record import best_epoch, best_value
+from search.study.fold_standings import FoldStandings
+from search.study.pruning import HalvingPruner, MedianPruner, NoPruner, Pruner
+from search.study.standings import Standings
+from search.study.wilcoxon import is_worse, p_value
 
 METRICS = st.sampled_from(sorted(DIRECTIONS))
 

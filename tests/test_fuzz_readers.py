@@ -20,14 +20,14 @@ from fmnist_models.data import CLASS_NAMES, Normalisation
 from fmnist_models.errors import CheckpointError, FileError, SavedModelError
 from fmnist_models.networks import build_network
 from fmnist_models.saved_model import ModelConfig, load_model
-from search.config import SearchConfig, load_config, parse_config
-from search.display import plain_rows, trials_table
-from search.epochs_file import parse_epochs
+from search.configuration.config import SearchConfig, load_config, parse_config
 from search.errors import ConfigError, ExperimentError
-from search.experiment import Experiment
-from search.record import best_trial, read_study, repair_journal
-from search.results import read_settings, read_trials
-from search.study import SearchStudy
+from search.records.epochs_file import parse_epochs
+from search.records.experiment import Experiment
+from search.records.record import best_trial, read_study, repair_journal
+from search.records.results import read_settings, read_trials
+from search.review.display import plain_rows, trials_table
+from search.study.search_study import SearchStudy
 from search.yaml_file import dump_yaml, parse_yaml
 
 CONFIG: dict[str, Any] = {

@@ -12,7 +12,7 @@ from optuna.samplers._tpe.sampler import _split_trials
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from fmnist_models.epoch import DIRECTIONS
-from search.horizon import Horizon
+from search.study.horizon import Horizon
 
 # Few values, so that ties are common; a trial is complete with a value, or pruned with those of some epochs.
 ENDS = st.one_of(st.integers(0, 5), st.lists(st.integers(0, 3), max_size=3))

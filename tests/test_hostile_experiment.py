@@ -24,9 +24,9 @@ from fmnist_models.errors import UserError
 from fmnist_models.saved_model import load_model
 from fmnist_models.training import Training, TrainingPlan
 from search.cli import main
-from search.config import parse_config
-from search.experiment import Experiment
-from search.results import read_trials
+from search.configuration.config import parse_config
+from search.records.experiment import Experiment
+from search.records.results import read_trials
 
 NAME = "theirs"
 CONFIG = {

@@ -11,12 +11,12 @@ import pytest
 from epochs import make_epoch
 
 from search.cli import main
-from search.config import parse_config
-from search.continuation import open_experiment
+from search.configuration.config import parse_config
 from search.errors import ExperimentError
-from search.experiment import Experiment
-from search.importance import MIN_TRIALS, measure_importances
-from search.study import SearchStudy
+from search.records.experiment import Experiment
+from search.review.importance import MIN_TRIALS, measure_importances
+from search.running.continuation import open_experiment
+from search.study.search_study import SearchStudy
 
 CONFIG: dict[str, Any] = {
     "dataset": "synthetic",

@@ -42,8 +42,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from cluster.jobs import Jobs
 from cluster.local import LocalCluster
-from search.epochs_file import parse_epochs
-from search.record import read_study
+from search.records.epochs_file import parse_epochs
+from search.records.record import read_study
 
 pytestmark = pytest.mark.filterwarnings("ignore:ssl=None is deprecated")  # as Ray asks for it when it follows a job
 

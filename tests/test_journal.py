@@ -12,11 +12,11 @@ import pytest
 from epochs import make_epoch
 from optuna.trial import FrozenTrial, TrialState
 
-from search.config import parse_config
-from search.experiment import Experiment
-from search.journal import one_append
-from search.record import Failure, Reason, read_study
-from search.study import SearchStudy
+from search.configuration.config import parse_config
+from search.records.experiment import Experiment
+from search.records.journal import one_append
+from search.records.record import Failure, Reason, read_study
+from search.study.search_study import SearchStudy
 
 CONFIG = parse_config(
     {

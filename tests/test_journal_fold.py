@@ -18,11 +18,11 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 from test_fuzz_readers import CONFIG, altered_bytes, altered_journal, lines  # noqa: F401 (fixture)
 
-from search.config import parse_config
+from search.configuration.config import parse_config
 from search.errors import ExperimentError
-from search.experiment import Experiment
-from search.journal_fold import fold_journal
-from search.record import list_trials, read_study
+from search.records.experiment import Experiment
+from search.records.journal_fold import fold_journal
+from search.records.record import list_trials, read_study
 
 BY = {"worker_id": "w"}
 START, END = "2025-07-01T00:00:00.000000+00:00", "2025-12-01T00:01:00.123456+02:00"

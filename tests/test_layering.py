@@ -13,50 +13,20 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("cluster", "fmnist_models", "search")
-READERS = (
-    "search.address",
-    "search.comparison",
-    "search.condition",
-    "search.confirmation",
-    "search.confirmation_text",
-    "search.cost",
-    "search.cross_validation",
-    "search.curve",
-    "search.dashboard",
-    "search.database",
-    "search.display",
-    "search.epochs_file",
-    "search.evaluation_file",
-    "search.event_files",
-    "search.experiment",
-    "search.fingerprint",
-    "search.journal_fold",
-    "search.fold_values",
-    "search.importance",
-    "search.inventory",
-    "search.listing",
-    "search.listing_formats",
-    "search.loaded",
-    "search.mirror",
-    "search.mlflow_registry",
-    "search.mlflow_runs",
-    "search.mlflow_sender",
-    "search.pictures",
-    "search.predictions",
-    "search.record",
-    "search.reflection",
-    "search.removal",
-    "search.repetition",
-    *(f"search.report.{path.stem}" for path in sorted((ROOT / "search" / "report").glob("[a-z]*.py"))),
-    "search.results",
-    "search.review_text",
-    "search.text_curve",
-    "search.text_table",
-    "search.trial_detail",
-    "search.trial_detail_text",
-    "search.tracking",
-    "search.trial_notes",
-)
+# Each room of `search` may import those before it, besides `errors` and `yaml_file`, which all may; `cli` is above all.
+ROOMS_OF_SEARCH = {
+    "records": set(),
+    "configuration": {"records"},
+    "study": {"records", "configuration"},
+    "running": {"records", "configuration", "study"},
+    "workflows": {"records", "configuration", "study", "running"},
+    "review": {"records"},
+    "report": {"records", "review"},
+    "integrations": {"records", "review"},
+    "reproduce": {"records"},
+}
+READING = ("records", "review", "report", "integrations")
+OUTSIDE = "search.integrations.mlflow_model"  # MLflow runs it elsewhere, with torch
 
 
 def source_files(room: str) -> list[Path]:
@@ -82,6 +52,12 @@ def imported_roots(source: str) -> set[str]:
             ):
                 roots.add(module.split(".")[0])
     return roots
+
+
+def imported_rooms_of_search(source: str) -> set[str]:
+    """``search.…`` of everything that ``source`` imports from there, cut after the second name."""
+    found = {node.module for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom) and node.module}
+    return {".".join(name.split(".")[:2]) for name in found if name.split(".")[0] == "search"}
 
 
 def loaded_by(statements: str, folder: Path) -> set[str]:
@@ -131,6 +107,20 @@ def test_search_knows_the_cluster_only_in_its_command_line() -> None:
     assert {path.parent for path in files} == {ROOT / "search" / "cli"}
 
 
+@pytest.mark.parametrize(("room", "others"), ROOMS_OF_SEARCH.items())
+def test_arrows_within_search_run_one_way(room: str, others: set[str]) -> None:
+    allowed = {f"search.{name}" for name in (room, *others, "errors", "yaml_file")}
+    files = source_files(f"search/{room}")
+    found = {module_name(path): imported_rooms_of_search(path.read_text()) - allowed for path in files}
+    assert {name: rooms for name, rooms in found.items() if rooms} == {}
+
+
+def test_every_room_of_search_has_its_arrows() -> None:
+    rooms = {path.parent.name for path in (ROOT / "search").glob("*/__init__.py")}
+    assert rooms == {*ROOMS_OF_SEARCH, "cli"}
+    assert {path.stem for path in (ROOT / "search").glob("*.py")} == {"__init__", "errors", "yaml_file"}
+
+
 def test_no_file_is_a_drawer_for_odds_and_ends() -> None:
     names = {path.name for room in ROOMS for path in source_files(room)}
     assert not names & {"utils.py", "util.py", "helpers.py", "misc.py", "common.py"}
@@ -147,16 +137,19 @@ def test_the_command_line_starts_light(tmp_path: Path) -> None:
 
 
 def test_reading_results_loads_neither_ray_nor_torch(tmp_path: Path) -> None:
-    assert not loaded_by(imports(*READERS), tmp_path) & {"ray", "torch"}
+    readers = {module_name(path) for room in READING for path in source_files(f"search/{room}")} - {OUTSIDE}
+    assert not loaded_by(imports(*sorted(readers)), tmp_path) & {"ray", "torch"}
 
 
 def test_listing_trials_does_not_wait_for_pandas(tmp_path: Path) -> None:
-    loaded = loaded_by(imports("search.listing", "search.listing_formats", "search.trial_detail_text"), tmp_path)
+    loaded = loaded_by(
+        imports("search.review.listing", "search.review.listing_formats", "search.review.trial_detail_text"), tmp_path
+    )
     assert not loaded & {"pandas", "pyarrow", "sklearn"}
 
 
 def test_the_processes_of_trials_do_not_wait_for_what_only_the_search_itself_uses(tmp_path: Path) -> None:
-    assert not loaded_by(imports("search.trial"), tmp_path) & {"sklearn", "scipy", "matplotlib", "plotly"}
+    assert not loaded_by(imports("search.running.trial"), tmp_path) & {"sklearn", "scipy", "matplotlib", "plotly"}
 
 
 def test_fmnist_models_loads_no_ray_and_no_module_of_any_room_makes_a_file(tmp_path: Path) -> None:

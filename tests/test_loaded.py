@@ -21,10 +21,10 @@ from fmnist_models.checkpoint import save_checkpoint, save_weights
 from fmnist_models.data import TrainingData, load_images
 from fmnist_models.training import Training, TrainingPlan
 from search import load_experiment
-from search.config import parse_config
+from search.configuration.config import parse_config
 from search.errors import ExperimentError
-from search.evaluation import evaluate_and_save
-from search.experiment import Experiment
+from search.records.experiment import Experiment
+from search.workflows.evaluation import evaluate_and_save
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = ROOT / "examples" / "review.ipynb"

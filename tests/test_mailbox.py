@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Any
 
-from search.mailbox import Mailbox
+from search.running.mailbox import Mailbox
 
 FIRST, SECOND = {"number": 0}, {"number": 1}
 

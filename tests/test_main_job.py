@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from search.main_job import idle_share
+from search.workflows.main_job import idle_share
 
 START = datetime(2026, 1, 1)
 

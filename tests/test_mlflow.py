@@ -26,17 +26,17 @@ from fmnist_models.data import TrainingData, load_images
 from fmnist_models.training import Training, TrainingPlan
 from search import load_experiment
 from search.cli import main
-from search.config import parse_config
-from search.epochs_file import format_epochs
+from search.configuration.config import parse_config
 from search.errors import ConfigError, ExperimentError
-from search.evaluation import evaluate_and_save
-from search.experiment import Experiment
-from search.lock import lock_experiment
-from search.mlflow_runs import Sent, identify, send_experiment
-from search.mlflow_sender import sending
-from search.record import read_study
-from search.study import SearchStudy
-from search.tracking import Target
+from search.integrations.mlflow_runs import Sent, identify, send_experiment
+from search.integrations.mlflow_sender import sending
+from search.records.epochs_file import format_epochs
+from search.records.experiment import Experiment
+from search.records.lock import lock_experiment
+from search.records.record import read_study
+from search.records.tracking import Target
+from search.study.search_study import SearchStudy
+from search.workflows.evaluation import evaluate_and_save
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # mlflow's own
 
@@ -93,7 +93,7 @@ def _wait_for(address: str, process: subprocess.Popen[bytes], said: Path) -> Non
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """What sending sets, so that it is gone afterwards."""
-    from search import mlflow_runs
+    from search.integrations import mlflow_runs
 
     for name, value in mlflow_runs._ENVIRONMENT.items():
         monkeypatch.setenv(name, value)

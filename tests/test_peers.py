@@ -34,8 +34,8 @@ from fmnist_models.data import load_images, split_training
 from fmnist_models.probe import candidates
 from fmnist_models.seeds import derive_seed
 from fmnist_models.training import Training, TrainingPlan
-from search.config import parse_config
-from search.enqueue import read_queue
+from search.configuration.config import parse_config
+from search.configuration.enqueue import read_queue
 
 NUM_IMAGES = 200
 
@@ -200,7 +200,7 @@ def test_a_peer_does_not_load_what_its_trials_have_no_need_of() -> None:
     """Each of its trials is a fresh process, and the time to import is the trial's."""
     heavy = {
         "benchmarks.peers.ray_nesting": {"torchvision", "sklearn", "fmnist_models.networks", "cluster.session"},
-        "benchmarks.peers.plain": {"sklearn", "ray", "optuna", "search.config"},
+        "benchmarks.peers.plain": {"sklearn", "ray", "optuna", "search.configuration.config"},
     }
     for module, unneeded in heavy.items():
         script = f"import sys, {module}; sys.exit(str(sorted({unneeded} & set(sys.modules))))"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fmnist_models.data import CLASS_NAMES
 from search.errors import ExperimentError
-from search.predictions import Predictions, format_predictions, read_predictions
+from search.records.predictions import Predictions, format_predictions, read_predictions
 
 
 def made(num_images: int, seed: int) -> Predictions:

@@ -10,10 +10,10 @@ import pytest
 
 from fmnist_models import data
 from fmnist_models.data import data_root
-from search import preparation
-from search.config import SearchConfig, parse_config
-from search.dimensions import Choice, Fixed
-from search.preparation import prepare
+from search.configuration.config import SearchConfig, parse_config
+from search.configuration.dimensions import Choice, Fixed
+from search.running import preparation
+from search.running.preparation import prepare
 
 SMALL = {"dataset": "synthetic", "train_size": 200}
 

@@ -9,11 +9,11 @@ import pytest
 from epochs import make_epoch
 from rich.console import Console
 
-from search.config import SearchConfig, parse_config
-from search.experiment import Experiment
-from search.progress import SearchProgress
-from search.record import Failure, Reason
-from search.study import SearchStudy
+from search.configuration.config import SearchConfig, parse_config
+from search.records.experiment import Experiment
+from search.records.record import Failure, Reason
+from search.running.progress import SearchProgress
+from search.study.search_study import SearchStudy
 
 
 def make_config(dataset: str) -> SearchConfig:

@@ -15,8 +15,8 @@ from optuna.pruners import MedianPruner as OptunaMedianPruner
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from fmnist_models.epoch import DIRECTIONS
-from search.pruning import HalvingPruner, HyperbandPruner, MedianPruner, NoPruner, Pruner
-from search.standings import Standings
+from search.study.pruning import HalvingPruner, HyperbandPruner, MedianPruner, NoPruner, Pruner
+from search.study.standings import Standings
 
 MAX_EPOCHS = 9
 # Few values, so that ties are common.

@@ -19,9 +19,9 @@ import pytest
 from tiny_disk import tiny_disk
 
 from search.errors import ExperimentError
-from search.experiment import Experiment
-from search.journal import JournalFile
-from search.record import MESSAGE, REASON, open_storage, read_study, repair_journal
+from search.records.experiment import Experiment
+from search.records.journal import JournalFile
+from search.records.record import MESSAGE, REASON, open_storage, read_study, repair_journal
 
 LR = '{"name": "FloatDistribution", "attributes": {"step": null, "low": 0.001, "high": 0.1, "log": false}}'
 BY = {"worker_id": "w"}

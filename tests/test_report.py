@@ -25,11 +25,10 @@ from reported import Page, add_trials, make_reported, options, read_page
 from fmnist_models.data import CLASS_NAMES
 from fmnist_models.metrics import wilson_interval
 from search.cli import main
-from search.experiment import Experiment
-from search.importance import measure_importances
-from search.inventory import State
-from search.lock import lock_experiment
-from search.predictions import Predictions
+from search.records.experiment import Experiment
+from search.records.inventory import State
+from search.records.lock import lock_experiment
+from search.records.predictions import Predictions
 from search.report import watch_report, write_report
 from search.report.calibration import bin_predictions, expected_error
 from search.report.classes import estimate_classes
@@ -39,6 +38,7 @@ from search.report.items import Chart
 from search.report.material import read_material
 from search.report.timeline import assign_slots
 from search.report.trials import tabulate_trials
+from search.review.importance import measure_importances
 
 ROOT = Path(__file__).resolve().parents[1]
 NOWHERE = Path("/nowhere/fashion-mnist")

@@ -13,8 +13,8 @@ from made_experiment import make_experiment
 from fmnist_models.data import CLASS_NAMES, Normalisation
 from fmnist_models.networks import NETWORKS, build_network
 from fmnist_models.saved_model import ModelConfig, save_model
-from search.config import parse_config
-from search.epochs_file import format_epochs
+from search.configuration.config import parse_config
+from search.records.epochs_file import format_epochs
 from search.report.images import Images
 from search.report.items import Missing, Picture
 from search.report.material import read_material

@@ -24,7 +24,7 @@ from fmnist_models.networks import NETWORKS
 from fmnist_models.training import Training
 from search.cli import app
 from search.errors import ConfigError, ExperimentError
-from search.experiment import Experiment
+from search.records.experiment import Experiment
 from search.reproduce import reproduction
 from search.reproduce.comparison import compare
 from search.reproduce.cost import Cost, check_costs, format_duration, measure_seconds

@@ -17,15 +17,21 @@ from rich.console import Console
 from rich.table import Table
 
 from fmnist_models.epoch import Epoch
-from search.config import SearchConfig, parse_config
-from search.continuation import check_continuation, open_experiment, read_config
-from search.display import per_class_table, plain_rows, trials_table
-from search.epochs_file import COLUMNS, format_epochs, parse_epochs
+from search.configuration.config import SearchConfig, parse_config
 from search.errors import ConfigError, ExperimentError
-from search.experiment import EXPERIMENTS_DIR_VARIABLE, Experiment, experiments_dir, find_experiment, new_experiment
-from search.record import Failure, Reason
-from search.results import compact_parameters, read_settings, read_trials
-from search.study import SearchStudy
+from search.records.epochs_file import COLUMNS, format_epochs, parse_epochs
+from search.records.experiment import (
+    EXPERIMENTS_DIR_VARIABLE,
+    Experiment,
+    experiments_dir,
+    find_experiment,
+    new_experiment,
+)
+from search.records.record import Failure, Reason
+from search.records.results import compact_parameters, read_settings, read_trials
+from search.review.display import per_class_table, plain_rows, trials_table
+from search.running.continuation import check_continuation, open_experiment, read_config
+from search.study.search_study import SearchStudy
 
 SPACE = {"model": "resnet18", "lr": {"float": [1e-7, 1e-6], "log": True}, "unfreeze": {"subset": ["stem", "layer4"]}}
 MESSAGE = "RuntimeError: the shapes differ"

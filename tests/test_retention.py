@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from search.config import SearchConfig, parse_config
+from search.configuration.config import SearchConfig, parse_config
 from search.errors import ConfigError, ExperimentError
-from search.experiment import Experiment
-from search.retention import Retention, check_room
+from search.records.experiment import Experiment
+from search.running.retention import Retention, check_room
 
 STATES = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING)
 

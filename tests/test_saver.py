@@ -15,13 +15,13 @@ from fmnist_models.checkpoint import load_weights, save_weights
 from fmnist_models.data import Normalisation
 from fmnist_models.epoch import Epoch
 from fmnist_models.networks import build_network
-from search.config import SearchConfig, parse_config
+from search.configuration.config import SearchConfig, parse_config
 from search.errors import ExperimentError
-from search.evaluation import evaluate_and_save
-from search.evaluation_file import Evaluation
-from search.experiment import Experiment
-from search.saver import Saver, saved_epoch
-from search.trial_detail import read_details
+from search.records.evaluation_file import Evaluation
+from search.records.experiment import Experiment
+from search.review.trial_detail import read_details
+from search.running.saver import Saver, saved_epoch
+from search.workflows.evaluation import evaluate_and_save
 
 MAX_EPOCHS = 5
 

@@ -36,16 +36,16 @@ from fmnist_models.data import TrainingData
 from fmnist_models.networks import build_network
 from fmnist_models.prediction import DeviceImages, predict_scores
 from fmnist_models.probe import candidates
-from search import arithmetic
-from search.config import SearchConfig, parse_config
-from search.epochs_file import parse_epochs
-from search.experiment import Experiment, new_experiment
-from search.preparation import Prepared
-from search.progress import SilentProgress
-from search.remote_arithmetic import decide_on_cluster
-from search.runner import Outcome, run_trials
-from search.slots import Resources, Slot, plan_slots
-from search.study import SearchStudy
+from search.configuration.config import SearchConfig, parse_config
+from search.records.epochs_file import parse_epochs
+from search.records.experiment import Experiment, new_experiment
+from search.running import arithmetic
+from search.running.preparation import Prepared
+from search.running.progress import SilentProgress
+from search.running.remote_arithmetic import decide_on_cluster
+from search.running.runner import Outcome, run_trials
+from search.running.slots import Resources, Slot, plan_slots
+from search.study.search_study import SearchStudy
 
 CPUS = 2
 

@@ -10,9 +10,9 @@ import pytest
 from optuna.trial import TrialState
 
 from benchmarks.record_table import NUM_EPOCHS, SPACE, TABLE, configurations
-from search.config import SearchConfig, parse_config
-from search.recorded_table import RecordedTable, read_table
-from search.simulation import Fleet, Simulated, simulate
+from search.configuration.config import SearchConfig, parse_config
+from search.study.recorded_table import RecordedTable, read_table
+from search.study.simulation import Fleet, Simulated, simulate
 
 # Three configurations of one hyperparameter, two epochs each of 1 s, 2 s and 4 s.
 SMALL = """configuration,lr,epoch,val_accuracy,val_loss,seconds

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.config import SearchConfig, parse_config
+from search.configuration.config import SearchConfig, parse_config
 from search.errors import ConfigError
-from search.slots import Resources, Slot, cluster_resources, plan_slots
+from search.running.slots import Resources, Slot, cluster_resources, plan_slots
 
 TINY = 1e-6  # fractions of a GPU do not add up exactly
 

@@ -15,11 +15,11 @@ from fmnist_models.hyperparameters import Domain, Interval, Options, StageSubset
 from fmnist_models.networks import NETWORKS
 from fmnist_models.recipe import Recipe
 from fmnist_models.training import TrainingPlan
-from search.config import parse_config
-from search.dimensions import Choice, Dimension, Fixed, FloatRange, IntRange, Subset
+from search.configuration.config import parse_config
+from search.configuration.dimensions import Choice, Dimension, Fixed, FloatRange, IntRange, Subset
+from search.configuration.space import Space
+from search.configuration.space_file import dump_space, parse_space
 from search.errors import ConfigError
-from search.space import Space
-from search.space_file import dump_space, parse_space
 
 STAGES = NETWORKS["resnet18"].stage_names
 

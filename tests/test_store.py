@@ -19,17 +19,17 @@ from moto.server import ThreadedMotoServer
 from optuna.trial import TrialState, create_trial
 from PIL import Image
 
-from search.address import STUDY_STORAGE_VARIABLE
-from search.config import parse_config
-from search.confirmation import plan_confirmation, read_confirmation
-from search.continuation import open_experiment
+from search.configuration.config import parse_config
 from search.errors import ExperimentError
-from search.experiment import CONFIRMATION, Experiment, find_experiment, new_experiment
-from search.record import list_trials, open_study
-from search.removal import remove_experiments
-from search.retention import Retention
-from search.store import Store, parse_store
-from search.study import SearchStudy
+from search.records.address import STUDY_STORAGE_VARIABLE
+from search.records.confirmation import plan_confirmation, read_confirmation
+from search.records.experiment import CONFIRMATION, Experiment, find_experiment, new_experiment
+from search.records.record import list_trials, open_study
+from search.records.removal import remove_experiments
+from search.records.store import Store, parse_store
+from search.running.continuation import open_experiment
+from search.running.retention import Retention
+from search.study.search_study import SearchStudy
 
 REPOSITORY = Path(__file__).parent.parent
 BUCKET = "fmnist"

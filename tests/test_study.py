@@ -9,12 +9,12 @@ import pytest
 from epochs import make_epoch
 from optuna.trial import TrialState
 
-from search.address import STUDY_STORAGE_VARIABLE
-from search.config import SearchConfig, parse_config
+from search.configuration.config import SearchConfig, parse_config
 from search.errors import ExperimentError
-from search.experiment import Experiment
-from search.record import MESSAGE, REASON, Failure, Reason, best_epoch, best_trial, read_study
-from search.study import Assignment, SearchStudy
+from search.records.address import STUDY_STORAGE_VARIABLE
+from search.records.experiment import Experiment
+from search.records.record import MESSAGE, REASON, Failure, Reason, best_epoch, best_trial, read_study
+from search.study.search_study import Assignment, SearchStudy
 
 NUM_EPOCHS = 4
 SPACE = {

@@ -34,21 +34,21 @@ from test_study_survives import make_config as make_repeatable
 from test_study_survives import table, train
 from tiny_disk import tiny_disk
 
-from search import database, record
-from search.address import STUDY_STORAGE_VARIABLE, Reference, parse_address, read_reference
 from search.cli import main
-from search.config import SearchConfig, parse_config
-from search.continuation import open_experiment
-from search.database import Access, open_database
+from search.configuration.config import SearchConfig, parse_config
 from search.errors import ConfigError, DatabaseError, ExperimentError
-from search.experiment import Experiment, find_experiment
-from search.fingerprint import fingerprint
-from search.inventory import State, summarise
-from search.mirror import Mirror
-from search.record import Failure, Reason, read_study
-from search.removal import find_removable, remove_experiments
-from search.study import SearchStudy
-from search.warm_start import read_warm_start
+from search.records import database, record
+from search.records.address import STUDY_STORAGE_VARIABLE, Reference, parse_address, read_reference
+from search.records.database import Access, open_database
+from search.records.experiment import Experiment, find_experiment
+from search.records.fingerprint import fingerprint
+from search.records.inventory import State, summarise
+from search.records.mirror import Mirror
+from search.records.record import Failure, Reason, read_study
+from search.records.removal import find_removable, remove_experiments
+from search.running.continuation import open_experiment
+from search.study.search_study import SearchStudy
+from search.study.warm_start import read_warm_start
 
 REPOSITORY = Path(__file__).parent.parent
 CURVES = [[0.5, 0.75], [0.5, 0.625], [0.25]]
@@ -250,7 +250,8 @@ def test_a_search_killed_again_and_again_is_the_same_search(study_storage: str, 
     train(SearchStudy.open(undisturbed, config), seed=0)
     experiment, config = make_repeatable_search(folder / "search", study_storage)
     script = (
-        "import sys; from pathlib import Path; from search.study import SearchStudy; import test_study_storage as t\n"
+        "import sys; from pathlib import Path; import test_study_storage as t\n"
+        "from search.study.search_study import SearchStudy\n"
         "experiment, config = t.make_repeatable_search(Path(sys.argv[1]), sys.argv[2])\n"
         "print('ready', flush=True); t.train(SearchStudy.open(experiment, config), seed=int(sys.argv[3]))"
     )
@@ -331,8 +332,8 @@ def test_a_study_on_a_server_is_held_by_one_process_whatever_its_machine(postgre
     experiment, config = make(folder / "x", postgresql_address), make_config(postgresql_address, max_trials=9)
     copy = Experiment(shutil.copytree(experiment.path, folder / "copy"), postgresql_address)
     hold = (
-        "import sys; from pathlib import Path; from search.experiment import Experiment; "
-        "from search.record import open_study; path, address = sys.argv[1:]; "
+        "import sys; from pathlib import Path; from search.records.experiment import Experiment; "
+        "from search.records.record import open_study; path, address = sys.argv[1:]; "
         "study = open_study(Experiment(Path(path), address), study_storage=address, direction='maximize'); "
         "print('held', flush=True); sys.stdin.read()"
     )

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState
 
-from search.config import SearchConfig, parse_config
-from search.experiment import Experiment
-from search.fingerprint import fingerprint
-from search.record import Failure, Reason, read_study
-from search.study import SearchStudy
+from search.configuration.config import SearchConfig, parse_config
+from search.records.experiment import Experiment
+from search.records.fingerprint import fingerprint
+from search.records.record import Failure, Reason, read_study
+from search.study.search_study import SearchStudy
 
 NUM_EPOCHS = 5
 SPACE = {

@@ -14,11 +14,11 @@ from optuna.samplers import TPESampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from search.config import SearchConfig, parse_config
-from search.horizon import Horizon
-from search.record import Failure, Reason
-from search.study import SearchStudy
-from search.suggestions import Suggester
+from search.configuration.config import SearchConfig, parse_config
+from search.records.record import Failure, Reason
+from search.study.horizon import Horizon
+from search.study.search_study import SearchStudy
+from search.study.suggestions import Suggester
 
 NUM_EPOCHS = 4
 SPACE = {

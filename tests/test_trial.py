@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from search.record import Reason
-from search.trial_message import explain_traceback
+from search.records.record import Reason
+from search.running.trial_message import explain_traceback
 
 
 def no_memory_of_python() -> None:

@@ -21,16 +21,16 @@ from hypothesis import strategies as st
 from made_experiment import FAILED, make_experiment
 
 from search.cli import main
-from search.condition import Condition, parse_condition
-from search.config import parse_config
-from search.epochs_file import format_epochs
+from search.configuration.config import parse_config
 from search.errors import SelectionError
-from search.experiment import Experiment
-from search.listing import FIXED_COLUMNS, Question, read_listing
-from search.listing_formats import format_table, notes, title
-from search.results import read_trials
-from search.text_curve import plot, sparkline
-from search.text_table import text_table
+from search.records.epochs_file import format_epochs
+from search.records.experiment import Experiment
+from search.records.results import read_trials
+from search.review.condition import Condition, parse_condition
+from search.review.listing import FIXED_COLUMNS, Question, read_listing
+from search.review.listing_formats import format_table, notes, title
+from search.review.text_curve import plot, sparkline
+from search.review.text_table import text_table
 
 CONFIG: dict[str, Any] = {
     "dataset": "synthetic",

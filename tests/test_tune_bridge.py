@@ -8,12 +8,12 @@ from typing import Any
 from optuna import create_study
 from ray.tune.experiment import Trial
 
-from search.config import parse_config
-from search.experiment import Experiment
-from search.progress import SilentProgress
-from search.retention import Retention
-from search.study import SearchStudy
-from search.tune_bridge import StudyScheduler
+from search.configuration.config import parse_config
+from search.records.experiment import Experiment
+from search.running.progress import SilentProgress
+from search.running.retention import Retention
+from search.running.tune_bridge import StudyScheduler
+from search.study.search_study import SearchStudy
 
 
 class Controller:

@@ -22,15 +22,15 @@ from test_space import spaces
 from fmnist_models.hyperparameters import conditions, defaults
 from fmnist_models.networks import NETWORKS
 from fmnist_models.recipe import Recipe
-from search.config import SearchConfig, parse_config
-from search.dimensions import Choice, Dimension, Fixed, FloatRange, IntRange, Subset
+from search.configuration.config import SearchConfig, parse_config
+from search.configuration.dimensions import Choice, Dimension, Fixed, FloatRange, IntRange, Subset
+from search.configuration.space import Space
+from search.configuration.space_file import dump_space
 from search.errors import ConfigError, ExperimentError
-from search.experiment import Experiment
-from search.record import read_study
-from search.space import Space
-from search.space_file import dump_space
-from search.study import SearchStudy
-from search.warm_start import WarmStart, dump_warm_start, parse_warm_start, read_warm_start
+from search.records.experiment import Experiment
+from search.records.record import read_study
+from search.study.search_study import SearchStudy
+from search.study.warm_start import WarmStart, dump_warm_start, parse_warm_start, read_warm_start
 
 NUM_EPOCHS = 3
 SPACE: dict[str, Any] = {
@@ -413,9 +413,9 @@ def test_a_file_that_is_damaged_or_foreign_is_refused_by_its_name(content: Any, 
 def test_what_is_too_long_is_neither_written_nor_read(other: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
     warm = read_warm_start(other, make_config())
     text = dump_warm_start(warm)
-    monkeypatch.setattr("search.warm_start.MAX_CHARS", len(text))
+    monkeypatch.setattr("search.study.warm_start.MAX_CHARS", len(text))
     assert dump_warm_start(parse_warm_start(text, where="w", config=make_config())) == text
-    monkeypatch.setattr("search.warm_start.MAX_CHARS", len(text) - 1)
+    monkeypatch.setattr("search.study.warm_start.MAX_CHARS", len(text) - 1)
     with pytest.raises(ConfigError, match="characters; valid: at most"):
         dump_warm_start(warm)
     with pytest.raises(ExperimentError, match=r"w has .* characters; valid: at most"):

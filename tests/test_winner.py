@@ -23,9 +23,9 @@ from fmnist_models.data import CLASS_NAMES, load_images, split_training
 from fmnist_models.prediction import predict_probabilities
 from fmnist_models.saved_model import load_model
 from fmnist_models.training import Training, TrainingPlan
-from search.config import parse_config
-from search.evaluation import evaluate_and_save
-from search.experiment import Experiment
+from search.configuration.config import parse_config
+from search.records.experiment import Experiment
+from search.workflows.evaluation import evaluate_and_save
 
 NUM_TEST = 300
 FORMAT_NAMES = {"onnx": "mine.onnx", "torch-export": "mine.pt2", "safetensors": "mine-model"}

@@ -15,11 +15,11 @@ from torch import nn
 
 from fmnist_models.checkpoint import load_weights
 from fmnist_models.epoch import Epoch
-from search.epochs_file import parse_epochs
-from search.experiment import Experiment, TrialFiles
-from search.slots import Slot
-from search.study import Assignment
-from search.worker import Shared, train_assignment
+from search.records.epochs_file import parse_epochs
+from search.records.experiment import Experiment, TrialFiles
+from search.running.slots import Slot
+from search.running.worker import Shared, train_assignment
+from search.study.search_study import Assignment
 
 CURVES = {
     "best in the middle": (0.5, 0.6, 0.4, 0.7, 0.3, 0.7),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from search.epochs_file import parse_epochs
+from search.records.epochs_file import parse_epochs
 
 OURS = "ours"  # the experiment of that name in a job's folder
 TRAIN_INDICES, VALIDATION_INDICES = "train.npy", "validation.npy"  # in a job's folder too

@@ -115,7 +115,7 @@ def _show(name: str, dashboard: Dashboard, nodes: Sequence[Node], *, as_json: bo
 def _table(nodes: Sequence[Node]) -> Table:
     from rich.table import Table
 
-    from search.display import as_text
+    from search.review.display import as_text
 
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("node", justify="right")

@@ -21,8 +21,8 @@ def compare(
     """Compare experiments: results, time, settings, and whether their test accuracies differ by more than luck."""
     from rich.console import Console
 
-    from search.comparison import compare as compare_experiments
-    from search.review_text import describe_comparison
+    from search.review.comparison import compare as compare_experiments
+    from search.review.review_text import describe_comparison
 
     found = compare_experiments([find(name, experiments_dir or context.obj) for name in experiments])
     if as_json:

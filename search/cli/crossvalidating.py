@@ -18,8 +18,8 @@ from search.cli.show import find, print_json, say
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from search.cross_validation import CrossValidation
-    from search.crossvalidating import Subject
+    from search.records.cross_validation import CrossValidation
+    from search.workflows.crossvalidating import Subject
 
 _CONFIG_ENDINGS = (".yaml", ".yml")
 
@@ -91,9 +91,9 @@ def crossval(
 
 
 def _choose(subject: str, trial: int | None, experiments_dir: str | None, overrides: list[str]) -> tuple[Subject, str]:
-    from search.address import check_trust
-    from search.config import load_config
-    from search.crossvalidating import subject_of_config, subject_of_trial
+    from search.configuration.config import load_config
+    from search.records.address import check_trust
+    from search.workflows.crossvalidating import subject_of_config, subject_of_trial
 
     if subject.endswith(_CONFIG_ENDINGS):
         config, stem = load_config(Path(subject), overrides=overrides)
@@ -118,14 +118,14 @@ def _run(
     from cluster.session import connected_ray, local_ray, ray_log
     from fmnist_models.data import data_root, load_images
     from fmnist_models.folds import FoldedImages, check_folds
-    from search.config import read_config
-    from search.crossvalidating import check_same, cross_validate, with_folds
-    from search.experiment import experiments_dir as resolve_experiments_dir
-    from search.experiment import new_experiment
-    from search.progress import SearchProgress
-    from search.repeating import are_trained, check_configuration
-    from search.retention import check_room
-    from search.slots import cluster_resources, local_resources
+    from search.configuration.config import read_config
+    from search.records.experiment import experiments_dir as resolve_experiments_dir
+    from search.records.experiment import new_experiment
+    from search.running.progress import SearchProgress
+    from search.running.retention import check_room
+    from search.running.slots import cluster_resources, local_resources
+    from search.workflows.crossvalidating import check_same, cross_validate, with_folds
+    from search.workflows.repeating import are_trained, check_configuration
 
     directory = resolve_experiments_dir(experiments_dir)
     experiment = new_experiment(name, directory=directory, study_storage=subject.config.study_storage)
@@ -166,8 +166,8 @@ def _run(
 
 
 def _show(found: CrossValidation, console: Console) -> None:
-    from search.cross_validation import describe_limits
-    from search.display import cross_validation_table
+    from search.records.cross_validation import describe_limits
+    from search.review.display import cross_validation_table
 
     console.print(cross_validation_table(found, width=console.width))
     scores = found.pooled

@@ -12,8 +12,8 @@ from search.cli.options import DataDir, ExperimentReference, ExperimentsDir
 from search.cli.show import find
 
 if TYPE_CHECKING:
-    from search.experiment import Experiment
-    from search.tracking import Target
+    from search.records.experiment import Experiment
+    from search.records.tracking import Target
 
 _PAUSE_S = 10.0
 
@@ -39,7 +39,7 @@ def dashboard(
 
     from cluster.interruption import interruptible
     from search.cli.show import say
-    from search.dashboard import Dashboard, DashboardServer
+    from search.integrations.dashboard import Dashboard, DashboardServer
 
     console = Console(stderr=True)
     found = list(dict.fromkeys(find(reference, experiments_dir) for reference in experiments))
@@ -66,7 +66,7 @@ def tensorboard(
     from rich.console import Console
 
     from search.cli.show import say
-    from search.event_files import write_event_files
+    from search.integrations.event_files import write_event_files
 
     found = find(experiment, experiments_dir)
     folder = Path("runs", found.name) if output is None else output
@@ -90,9 +90,9 @@ def mlflow(
     from rich.console import Console
 
     from search.cli.show import say
-    from search.mlflow_runs import send_experiment
-    from search.results import read_target
-    from search.tracking import choose_target
+    from search.integrations.mlflow_runs import send_experiment
+    from search.records.results import read_target
+    from search.records.tracking import choose_target
 
     found = find(experiment, experiments_dir)
     target = choose_target(read_target(found), explicit=tracking_uri, experiment=mlflow_experiment)
@@ -111,7 +111,7 @@ def _send_until_closed(experiment: Experiment, target: Target) -> None:
     import sys
 
     from fmnist_models.errors import UserError, printable
-    from search.mlflow_runs import send_experiment
+    from search.integrations.mlflow_runs import send_experiment
 
     is_over, is_told = False, False
     while not is_over:

@@ -16,7 +16,7 @@ from search.cli.show import print_json, say
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from search.inventory import Progress, Summary
+    from search.records.inventory import Progress, Summary
 
 experiments_app = typer.Typer()
 experiments_app.command("compare")(compare)
@@ -40,9 +40,9 @@ def experiments_remove(
     """Remove experiments with all their files; shows them and asks first."""
     from rich.console import Console
 
-    from search.experiment import experiments_dir as resolve_experiments_dir
-    from search.inventory import summarise
-    from search.removal import find_removable, remove_experiments
+    from search.records.experiment import experiments_dir as resolve_experiments_dir
+    from search.records.inventory import summarise
+    from search.records.removal import find_removable, remove_experiments
 
     directory = resolve_experiments_dir(experiments_dir or context.obj)
     found = find_removable(names, directory=directory)
@@ -59,9 +59,9 @@ def experiments_remove(
 def _list(experiments_dir: str | None, *, as_json: bool) -> None:
     from rich.console import Console
 
-    from search.experiment import EXPERIMENTS_DIR_VARIABLE
-    from search.experiment import experiments_dir as resolve_experiments_dir
-    from search.inventory import list_experiments, summarise
+    from search.records.experiment import EXPERIMENTS_DIR_VARIABLE
+    from search.records.experiment import experiments_dir as resolve_experiments_dir
+    from search.records.inventory import list_experiments, summarise
 
     directory = resolve_experiments_dir(experiments_dir)
     where = str(directory.absolute()) if isinstance(directory, Path) else directory.address
@@ -102,7 +102,7 @@ def _table(summaries: Sequence[Summary]) -> Table:
     from rich.table import Table
 
     from fmnist_models.epoch import DIRECTIONS
-    from search.display import as_text
+    from search.review.display import as_text
 
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("experiment", overflow="fold")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from cluster.jobs import Job, Jobs
     from search.cli.submitting import JobRequest
-    from search.inventory import Summary
+    from search.records.inventory import Summary
 
 _STOPPED = 143  # as a search ends that SIGTERM ended
 
@@ -66,10 +66,10 @@ def submit(
 ) -> None:
     """Have a Ray cluster run a search; it goes on when this command has ended."""
     from search.cli.submitting import JobRequest, locate_warm_start, locate_weights, place
-    from search.config import load_config
-    from search.enqueue import read_queue
-    from search.experiment import check_name
-    from search.store import check_study_storage, is_address, parse_store
+    from search.configuration.config import load_config
+    from search.configuration.enqueue import read_queue
+    from search.records.experiment import check_name
+    from search.records.store import check_study_storage, is_address, parse_store
 
     config, default_name = load_config(config_file, preset=preset, overrides=overrides or ())
     if enqueue is not None:
@@ -241,9 +241,9 @@ def _summarise(job: Job) -> Summary | None:
     """How far the job's experiment is, if its files can be read from here; fetches from no store but one's own, as
     somebody else may have submitted the job."""
     from fmnist_models.errors import UserError
-    from search.experiment import EXPERIMENTS_DIR_VARIABLE, check_name, experiments_dir, locate_experiment
-    from search.inventory import summarise
-    from search.store import is_address
+    from search.records.experiment import EXPERIMENTS_DIR_VARIABLE, check_name, experiments_dir, locate_experiment
+    from search.records.inventory import summarise
+    from search.records.store import is_address
 
     told = job.metadata.get("experiments_dir")
     if not told or (is_address(told) and told != os.environ.get(EXPERIMENTS_DIR_VARIABLE)):
@@ -260,7 +260,7 @@ def _summarise(job: Job) -> Summary | None:
 def _table(jobs: Sequence[Job]) -> Table:
     from rich.table import Table
 
-    from search.display import as_text
+    from search.review.display import as_text
 
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("id", overflow="fold")

@@ -80,8 +80,8 @@ def reproduce(
 def _print_document(document: Document, console: Console) -> None:
     from rich.table import Table
 
-    from search.display import as_text
     from search.reproduce.document import AVERAGES, format_row
+    from search.review.display import as_text
 
     say(document.title, console, style="bold")
     for number, finding in enumerate(document.findings, start=1):

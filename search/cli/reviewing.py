@@ -24,9 +24,9 @@ def evaluate(
     from rich.console import Console
 
     from fmnist_models.data import data_root
-    from search.config import read_config
-    from search.evaluation import evaluate_and_save
-    from search.preparation import load_training_data
+    from search.configuration.config import read_config
+    from search.running.preparation import load_training_data
+    from search.workflows.evaluation import evaluate_and_save
 
     found = find(experiment, experiments_dir)
     config = read_config(found)
@@ -45,8 +45,8 @@ def importance(
     """Show which hyperparameters mattered (fANOVA); no cluster needed."""
     from rich.console import Console
 
-    from search.importance import measure_importances
-    from search.review_text import describe_importances
+    from search.review.importance import measure_importances
+    from search.review.review_text import describe_importances
 
     found = measure_importances(find(experiment, experiments_dir))
     if as_json:

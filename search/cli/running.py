@@ -21,14 +21,14 @@ from search.cli.show import print_evaluation, print_json, say
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from search.config import SearchConfig
-    from search.cost import Cost
-    from search.experiment import Experiment
-    from search.main_job import SearchResult
-    from search.preparation import Prepared
-    from search.runner import Outcome
-    from search.slots import Resources, Slots
-    from search.tracking import Target
+    from search.configuration.config import SearchConfig
+    from search.records.cost import Cost
+    from search.records.experiment import Experiment
+    from search.records.tracking import Target
+    from search.running.preparation import Prepared
+    from search.running.runner import Outcome
+    from search.running.slots import Resources, Slots
+    from search.workflows.main_job import SearchResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,17 +83,17 @@ def _run(request: Request) -> SearchResult:
     from cluster.processes import MARK
     from cluster.session import connected_ray, local_ray, ray_log
     from fmnist_models.data import data_root
-    from search.config import read_config
-    from search.confirmation import is_settled
-    from search.continuation import open_experiment
-    from search.cost import measure_cost
-    from search.enqueue import read_queue
-    from search.main_job import run_search
-    from search.mlflow_sender import sending
-    from search.progress import SearchProgress
-    from search.retention import check_room
-    from search.slots import cluster_resources, local_resources
-    from search.study import SearchStudy
+    from search.configuration.config import read_config
+    from search.configuration.enqueue import read_queue
+    from search.integrations.mlflow_sender import sending
+    from search.records.confirmation import is_settled
+    from search.records.cost import measure_cost
+    from search.running.continuation import open_experiment
+    from search.running.progress import SearchProgress
+    from search.running.retention import check_room
+    from search.running.slots import cluster_resources, local_resources
+    from search.study.search_study import SearchStudy
+    from search.workflows.main_job import run_search
 
     experiment, console = request.experiment, request.console
     before = read_config(experiment) if experiment.exists() else None
@@ -166,9 +166,9 @@ def prepare_search(
 ) -> tuple[Prepared, Slots]:
     """``on_cluster``: this process is connected to the one that the trials will run on."""
     from fmnist_models.data import data_root
-    from search.arithmetic import decide_precision
-    from search.preparation import prepare
-    from search.slots import plan_slots
+    from search.running.arithmetic import decide_precision
+    from search.running.preparation import prepare
+    from search.running.slots import plan_slots
 
     slots = plan_slots(config, nodes, may_grow=may_grow)
     if config.deterministic and config.max_concurrent_trials is None:
@@ -178,7 +178,7 @@ def prepare_search(
         slots = plan_slots(config, nodes, may_grow=may_grow)
     decide: Callable[[SearchConfig, list[str]], str | dict[str, str]] = decide_precision
     if on_cluster:
-        from search.remote_arithmetic import decide_on_cluster
+        from search.running.remote_arithmetic import decide_on_cluster
 
         decide = functools.partial(decide_on_cluster, slot=slots.slot)
     return prepare(config, data_root=data_root(data_dir), before=before, decide=decide), slots
@@ -186,7 +186,7 @@ def prepare_search(
 
 def _reference_to(experiment: Experiment) -> str:
     """How to name an experiment on the command line: its name, unless it is somewhere else than usual."""
-    from search.experiment import experiments_dir, locate_experiment
+    from search.records.experiment import experiments_dir, locate_experiment
 
     usual = locate_experiment(experiment.name, directory=experiments_dir())
     return experiment.name if usual.location == experiment.location else shlex.quote(experiment.location)
@@ -216,12 +216,12 @@ def describe_run(prepared: Prepared, slots: Slots) -> str:
 
 
 def _show_result(request: Request, prepared: Prepared, result: SearchResult, cost: Cost) -> None:
-    from search.display import trials_table
-    from search.fingerprint import fingerprint
-    from search.fold_values import describe_epochs
-    from search.record import best_epoch, best_trial, read_study
-    from search.results import read_trials
-    from search.runner import Outcome
+    from search.records.fingerprint import fingerprint
+    from search.records.fold_values import describe_epochs
+    from search.records.record import best_epoch, best_trial, read_study
+    from search.records.results import read_trials
+    from search.review.display import trials_table
+    from search.running.runner import Outcome
 
     experiment, console = request.experiment, request.console
     config, table = prepared.config, read_trials(experiment)
@@ -252,8 +252,8 @@ def _show_result(request: Request, prepared: Prepared, result: SearchResult, cos
 
 def describe_untested(config: SearchConfig, outcome: Outcome, *, resume: str) -> str:
     """Why a search that is to be confirmed, or has folds, has tested nothing."""
-    from search.evaluation import NONE_CONFIRMED
-    from search.runner import Outcome
+    from search.running.runner import Outcome
+    from search.workflows.evaluation import NONE_CONFIRMED
 
     if outcome == Outcome.FINISHED:
         return f"{NONE_CONFIRMED}, so nothing was tested"

@@ -43,9 +43,9 @@ def search_run(
     as_json: AsJson = False,
 ) -> None:
     """Search, train, and test the best trial once; an experiment that exists is continued."""
-    from search.config import load_config
-    from search.experiment import experiments_dir as resolve_experiments_dir
-    from search.experiment import new_experiment
+    from search.configuration.config import load_config
+    from search.records.experiment import experiments_dir as resolve_experiments_dir
+    from search.records.experiment import new_experiment
 
     config, default_name = load_config(config_file, preset=preset, overrides=overrides or ())
     directory = resolve_experiments_dir(experiments_dir)
@@ -80,8 +80,8 @@ def search_resume(
     as_json: AsJson = False,
 ) -> None:
     """Continue an experiment: trials that were running first, each from its last epoch, then new ones."""
-    from search.config import parse_config, read_config
-    from search.tracking import TRACKING_URI_VARIABLE, is_named
+    from search.configuration.config import parse_config, read_config
+    from search.records.tracking import TRACKING_URI_VARIABLE, is_named
 
     found = find(experiment, experiments_dir)
     changes = {"max_trials": trials, "time_budget_s": time_budget_s}
@@ -119,10 +119,10 @@ def search_replay(
 
     from cluster.interruption import interruptible
     from cluster.session import local_ray
-    from search.config import read_config
-    from search.display import replay_table
-    from search.replay import find_replayable, replay_trial
-    from search.slots import local_resources
+    from search.configuration.config import read_config
+    from search.review.display import replay_table
+    from search.running.slots import local_resources
+    from search.workflows.replay import find_replayable, replay_trial
 
     found, resources = find(experiment, experiments_dir), local_resources()
     recorded = find_replayable(found, trial)
@@ -155,8 +155,8 @@ def search_validate(
     """Check a configuration with its images and weights, and show what would run; starts nothing."""
     from rich.console import Console
 
-    from search.config import load_config
-    from search.slots import local_resources
+    from search.configuration.config import load_config
+    from search.running.slots import local_resources
 
     config, _ = load_config(config_file, preset=preset, overrides=overrides or ())
     resources = local_resources()

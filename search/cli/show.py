@@ -10,18 +10,18 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from search.evaluation_file import Evaluation
-    from search.experiment import Experiment
+    from search.records.evaluation_file import Evaluation
+    from search.records.experiment import Experiment
 
 
 def find(reference: str, directory: str | None) -> Experiment:
-    from search.experiment import experiments_dir, find_experiment
+    from search.records.experiment import experiments_dir, find_experiment
 
     return find_experiment(reference, directory=experiments_dir(directory))
 
 
 def print_evaluation(evaluation: Evaluation, folder: str, console: Console) -> None:
-    from search.display import confirmation_table, per_class_table
+    from search.review.display import confirmation_table, per_class_table
 
     if evaluation.confirmation is not None:
         console.print(confirmation_table(evaluation.confirmation))
@@ -43,7 +43,7 @@ def print_evaluation(evaluation: Evaluation, folder: str, console: Console) -> N
 
 def say(text: str, console: Console, *, style: str = "") -> None:
     """One line as it is, which may name what strangers named."""
-    from search.display import as_text
+    from search.review.display import as_text
 
     console.print(as_text(text, style=style), soft_wrap=True)
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from cluster.errors import ClusterError
 from cluster.jobs import Submission
 from fmnist_models.data import DATA_DIR_VARIABLE
-from search.config import SearchConfig
-from search.experiment import EXPERIMENTS_DIR_VARIABLE, check_name, experiments_dir, find_experiment
+from search.configuration.config import SearchConfig
+from search.records.experiment import EXPERIMENTS_DIR_VARIABLE, check_name, experiments_dir, find_experiment
 
 _PACKAGES = ("cluster", "fmnist_models", "search")
 _CONFIG, _QUEUE = "config.yaml", "queue.yaml"
@@ -115,7 +115,7 @@ def locate_weights(config: SearchConfig, *, is_here: bool) -> SearchConfig:
         ClusterError: on another machine's cluster a path is not full.
     """
     from fmnist_models.weights import load_pretrained
-    from search.preparation import weights_files, with_full_paths
+    from search.running.preparation import weights_files, with_full_paths
 
     for path in weights_files(config.space):
         if is_here:

@@ -12,7 +12,7 @@ from search.cli.options import AsJson, ExperimentReference, ExperimentsDir
 from search.cli.show import find, print_json, say
 
 if TYPE_CHECKING:
-    from search.listing import Listing
+    from search.review.listing import Listing
 
 _LIST = "list"
 
@@ -73,8 +73,8 @@ def trials_list(
     EXPERIMENT A B` compares two. An experiment that is called show or diff is
     found by its path, as in `./experiments/show`.
     """
-    from search.listing import Question, read_listing
-    from search.listing_formats import FOR_PEOPLE
+    from search.review.listing import Question, read_listing
+    from search.review.listing_formats import FOR_PEOPLE
 
     chosen = _check_format(format_, as_json, output)
     found = find(experiment, experiments_dir)
@@ -99,8 +99,8 @@ def trials_show(
     """Show one trial: its parameters, learning curve, files, and the end of its log."""
     from rich.console import Console
 
-    from search.trial_detail import read_details
-    from search.trial_detail_text import describe_trial
+    from search.review.trial_detail import read_details
+    from search.review.trial_detail_text import describe_trial
 
     [detail] = read_details(find(experiment, experiments_dir), [number])
     if as_json:
@@ -120,8 +120,8 @@ def trials_diff(
     """Compare two trials: the parameters in which they differ, their values, and their curves side by side."""
     from rich.console import Console
 
-    from search.trial_detail import differing, read_details
-    from search.trial_detail_text import describe_difference
+    from search.review.trial_detail import differing, read_details
+    from search.review.trial_detail_text import describe_difference
 
     a, b = read_details(find(experiment, experiments_dir), [first, second])
     if as_json:
@@ -132,7 +132,7 @@ def trials_diff(
 
 def _check_format(name: str | None, as_json: bool, output: Path | None) -> str:
     from search.errors import SelectionError
-    from search.listing_formats import FORMATS
+    from search.review.listing_formats import FORMATS
 
     chosen = name or ("json" if as_json else "table")
     if chosen not in FORMATS:
@@ -148,7 +148,7 @@ def _write(listing: Listing, chosen: str, output: Path | None) -> None:
     from rich.console import Console
 
     from fmnist_models.files import write_aside
-    from search import listing_formats
+    from search.review import listing_formats
 
     console = Console()
     formatted: str | bytes

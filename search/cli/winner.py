@@ -51,8 +51,8 @@ def predict(
     from rich.console import Console
 
     from fmnist_models.prediction import predict_probabilities
-    from search.experiment import experiments_dir as resolve_experiments_dir
-    from search.winner import find_winner
+    from search.records.experiment import experiments_dir as resolve_experiments_dir
+    from search.workflows.winner import find_winner
 
     garments = _read_all(images)
     winner = find_winner(experiment, directory=resolve_experiments_dir(experiments_dir))
@@ -108,8 +108,8 @@ def export(
 
     from fmnist_models.data import data_root
     from fmnist_models.export import Source, check_output, export_model
-    from search.experiment import experiments_dir as resolve_experiments_dir
-    from search.winner import find_winner
+    from search.records.experiment import experiments_dir as resolve_experiments_dir
+    from search.workflows.winner import find_winner
 
     winner = find_winner(experiment, directory=resolve_experiments_dir(experiments_dir))
     ending = {"onnx": ".onnx", "torch-export": ".pt2", "safetensors": "-model"}[format_name]
@@ -160,7 +160,7 @@ def _read_all(paths: list[Path]) -> list[GarmentImage]:
 def _print_predictions(rows: list[dict[str, Any]], title: str, console: Console) -> None:
     from rich.table import Table
 
-    from search.display import as_text
+    from search.review.display import as_text
 
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(overflow="fold")

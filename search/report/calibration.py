@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from search.predictions import Predictions
+from search.records.predictions import Predictions
 from search.report.items import Chart, Numbers
 from search.report.wording import number
 

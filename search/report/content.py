@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from search.confirmation_text import HEADER, describe_confirmation, tabulate_confirmation
 from search.report.calibration import chart_calibration
 from search.report.classes import chart_classes, estimate_classes
 from search.report.cross_validation import read_result, tabulate_estimates
@@ -24,6 +23,7 @@ from search.report.parallel import chart_parallel
 from search.report.slices import chart_slices, varying
 from search.report.timeline import chart_timeline
 from search.report.training import chart_training
+from search.review.confirmation_text import HEADER, describe_confirmation, tabulate_confirmation
 
 _PREPARE = "fmnist data prepare"
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from search.cross_validation import (
+from search.errors import ExperimentError
+from search.records.cross_validation import (
     CrossValidation,
     Estimate,
     describe_estimates,
     describe_limits,
     read_cross_validation,
 )
-from search.errors import ExperimentError
-from search.record import STATE_NAMES
+from search.records.record import STATE_NAMES
+from search.records.results import busy_s
 from search.report.items import Item, Missing, Numbers, Section
 from search.report.material import Material
 from search.report.wording import count, dataset, duration, parameters, text
-from search.results import busy_s
 
 _MAX_CLASSES = 100
 _MAX_METRICS = 20

@@ -9,7 +9,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from search.fold_values import read_folds
+from search.records.fold_values import read_folds
 from search.report.items import Chart, Missing, Numbers, joined, thin
 from search.report.material import Material
 from search.report.states import NAMES, marker

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fmnist_models.errors import UserError
-from search.evaluation_file import read_evaluation
-from search.experiment import EvaluationFiles
-from search.predictions import Predictions, read_predictions
+from search.records.evaluation_file import read_evaluation
+from search.records.experiment import EvaluationFiles
+from search.records.predictions import Predictions, read_predictions
 from search.report.wording import text
 
 _MAX_CLASSES = 20

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from search.predictions import Predictions
+from search.records.predictions import Predictions
 from search.report.drawing import draw, plain, stack, tile
 from search.report.images import Images
 from search.report.items import Chart, Numbers, Picture

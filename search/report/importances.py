@@ -1,14 +1,14 @@
-"""Which hyperparameters mattered: what `search.importance` measures, as charts."""
+"""Which hyperparameters mattered: what `search.review.importance` measures, as charts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from search.errors import ExperimentError
-from search.importance import Importance, Importances, importances_among
 from search.report.items import Chart, Missing, Numbers, joined
 from search.report.material import Material
 from search.report.wording import count, label, text
+from search.review.importance import Importance, Importances, importances_among
 
 _MAX_GROUPS = 6
 _MAX_PARAMETERS = 30  # of a group

@@ -11,12 +11,12 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from fmnist_models.epoch import DIRECTIONS
-from search.confirmation import Confirmation, is_settled, read_confirmation, winner_or_best
 from search.errors import ExperimentError
-from search.experiment import Experiment
-from search.inventory import State, find_holder
-from search.record import best_trial, best_value, is_cross_validation, list_trials
-from search.results import read_settings
+from search.records.confirmation import Confirmation, is_settled, read_confirmation, winner_or_best
+from search.records.experiment import Experiment
+from search.records.inventory import State, find_holder
+from search.records.record import best_trial, best_value, is_cross_validation, list_trials
+from search.records.results import read_settings
 
 _MAX_IMAGES = 100_000
 

@@ -15,8 +15,8 @@ from typing import Any
 from fmnist_models.errors import printable
 from fmnist_models.files import write_aside
 from search.errors import ExperimentError
-from search.experiment import Experiment
-from search.inventory import State
+from search.records.experiment import Experiment
+from search.records.inventory import State
 from search.report.content import Content
 from search.report.cross_validation import describe_folds
 from search.report.items import Chart, Item, Section

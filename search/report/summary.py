@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 
-from search.fold_values import complete_folds, read_folds
-from search.inventory import State
-from search.record import STATE_NAMES, best_epoch
+from search.records.fold_values import complete_folds, read_folds
+from search.records.inventory import State
+from search.records.record import STATE_NAMES, best_epoch
+from search.records.results import busy_s, compact_parameters
 from search.report.evaluated import Evaluated
 from search.report.material import Material
 from search.report.wording import count, dataset, duration, network, parameters, text
-from search.results import busy_s, compact_parameters
 
 _MODEL = "model"
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from optuna.trial import TrialState
 
-from search.inventory import State
+from search.records.inventory import State
 from search.report.items import Chart, Missing, Numbers, joined
 from search.report.material import Material
 from search.report.states import NAMES, PATTERNS

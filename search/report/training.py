@@ -9,8 +9,8 @@ from optuna.trial import FrozenTrial, TrialState
 from fmnist_models.epoch import Epoch
 from fmnist_models.errors import UserError
 from fmnist_models.files import read_bounded
-from search.epochs_file import parse_epochs
-from search.fold_values import fold_epochs
+from search.records.epochs_file import parse_epochs
+from search.records.fold_values import fold_epochs
 from search.report.items import Chart, Missing, Numbers, thin
 from search.report.material import Material
 from search.report.wording import count, network, number

@@ -8,10 +8,10 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from search.record import MESSAGE, REASON, STATE_NAMES, best_epoch, best_value
+from search.records.record import MESSAGE, REASON, STATE_NAMES, best_epoch, best_value
+from search.records.results import compact_parameters
 from search.report.material import Material
 from search.report.wording import count, text
-from search.results import compact_parameters
 
 _MAX_ROWS = 20_000
 _MAX_PARAMETERS = 40

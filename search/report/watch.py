@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from search.experiment import Experiment
-from search.inventory import State
+from search.records.experiment import Experiment
+from search.records.inventory import State
 from search.report.material import Material, read_material
 from search.report.page import write_report
 

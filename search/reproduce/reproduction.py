@@ -16,7 +16,7 @@ from fmnist_models.errors import WeightsError
 from fmnist_models.training import DivergedError
 from fmnist_models.weights import load_pretrained
 from search.errors import ConfigError, ExperimentError
-from search.experiment import Experiment
+from search.records.experiment import Experiment
 from search.reproduce.comparison import compare
 from search.reproduce.cost import LIMIT_S, Cost, check_costs, measure_seconds
 from search.reproduce.document import Document, save_document

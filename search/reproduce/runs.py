@@ -21,12 +21,12 @@ from fmnist_models.files import read_json, write_aside
 from fmnist_models.metrics import score, thresholded_micro
 from fmnist_models.prediction import DeviceImages, predict_scores
 from fmnist_models.training import Training, TrainingPlan
-from search.epochs_file import format_epochs
 from search.errors import ExperimentError
-from search.predictions import Predictions, format_predictions
+from search.records.epochs_file import format_epochs
+from search.records.predictions import Predictions, format_predictions
+from search.records.versions import collect_versions
 from search.reproduce.machine import describe_machine
 from search.reproduce.protocol import Protocol
-from search.versions import collect_versions
 
 _DATASET = "fashion-mnist"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fmnist_models.files import read_json
 from search.errors import ExperimentError
-from search.experiment import Experiment
+from search.records.experiment import Experiment
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""Experiments in other programs: optuna-dashboard, TensorBoard, MLflow."""

@@ -1,0 +1,145 @@
+"""Reading what a search produced: files only, no cluster, neither Ray nor torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from optuna.trial import FrozenTrial
+
+from fmnist_models.epoch import DIRECTIONS
+from search.errors import ExperimentError
+from search.records.experiment import Experiment
+from search.records.fold_values import FOLDS, complete_folds
+from search.records.record import MESSAGE, REASON, STATE_NAMES, best_epoch, best_value, list_trials
+from search.records.tracking import Target, parse_tracking_uri
+from search.yaml_file import read_yaml
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Row = dict[str, Any]
+
+_UNFREEZE = "unfreeze"
+_FIRST_COLUMNS = ("trial", "state", "value", "best_epoch", "epochs", "duration_s")
+_LAST_COLUMNS = ("reason", "message", "dataset")
+_ORDER = {state: rank for rank, state in enumerate(("complete", "pruned", "running", "waiting", "failed"))}
+_SETTINGS = {"metric": str, "dataset": str, "max_trials": int, "space": dict}
+COLUMNS = (*_FIRST_COLUMNS, FOLDS, *_LAST_COLUMNS)
+"""The columns of every table of trials, ``folds`` only where they have some; the others are parameters."""
+
+
+def read_settings(experiment: Experiment) -> dict[str, Any]:
+    """The resolved configuration as plain values, those that results are shown with certainly among them.
+
+    Raises:
+        ConfigError: the file is missing or not YAML.
+        ExperimentError: it does not hold a configuration.
+    """
+    settings = read_yaml(experiment.config)
+    is_whole = isinstance(settings, dict) and all(
+        isinstance(settings.get(key), kind) for key, kind in _SETTINGS.items()
+    )
+    if not is_whole or settings["metric"] not in DIRECTIONS:
+        raise ExperimentError(f"{experiment.config} is not a search's configuration")
+    return dict(settings)
+
+
+def read_target(experiment: Experiment) -> Target | None:
+    """The MLflow server that the experiment's configuration names, if it does; a stranger may have named it.
+
+    Raises:
+        ConfigError: the file is missing or not YAML.
+        ExperimentError: it does not hold a configuration.
+    """
+    raw = read_settings(experiment).get("mlflow")
+    try:
+        return None if raw is None else Target(parse_tracking_uri(raw["tracking_uri"]), str(raw["experiment"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ExperimentError(f"{experiment.config}: mlflow does not name a server") from error
+
+
+def read_trials(experiment: Experiment) -> pd.DataFrame:
+    """One row a trial, best first, running and failed ones last.
+
+    Columns: ``trial``, ``state``, ``value`` (of the best epoch, in the search's metric), ``best_epoch``, ``epochs``,
+    ``duration_s``, ``folds`` (how many are complete) if trials have some, one column a parameter (``unfreeze`` lists
+    the unfrozen stages), ``reason`` and ``message`` of a failure, and the ``dataset`` on which all of it was measured.
+
+    Raises:
+        ConfigError: the configuration is missing or not YAML.
+        ExperimentError: the configuration or the study is damaged.
+    """
+    import pandas as pd  # takes longer than all the rest, and not every reader needs a data frame
+
+    settings = read_settings(experiment)
+    metric = settings["metric"]
+    rows = best_first(
+        [trial_row(t, metric=metric, dataset=settings["dataset"]) for t in list_trials(experiment)], metric
+    )
+    names = dict.fromkeys(name for row in rows for name in row if name not in COLUMNS)
+    folds = [FOLDS] if any(row[FOLDS] is not None for row in rows) else []
+    table = pd.DataFrame(rows, columns=[*_FIRST_COLUMNS, *folds, *names, *_LAST_COLUMNS])
+    return table.astype(dict.fromkeys(("best_epoch", *folds), "Int64"))
+
+
+def best_first(rows: Sequence[Row], metric: str) -> list[Row]:
+    """Rows of trials as they are shown: complete ones first, the best of each state before the others."""
+    sign = -1 if DIRECTIONS[metric] == "maximize" else 1
+
+    def key(row: Row) -> tuple[int, bool, float, int]:
+        value = row["value"]
+        return _ORDER[row["state"]], value is None, 0 if value is None else sign * value, row["trial"]
+
+    return sorted(rows, key=key)
+
+
+def compact_parameters(params: Mapping[str, Any]) -> dict[str, Any]:
+    """A trial's parameters with the drawn stages as one: ``unfreeze: layer4+fc`` for ``unfreeze.layer4: True``."""
+    compact: dict[str, Any] = {}
+    stages: list[str] = []
+    for name, value in params.items():
+        subset, dot, item = name.partition(".")
+        if dot and subset == _UNFREEZE:
+            compact.setdefault(_UNFREEZE, "")
+            stages += [item] if value else []
+        else:
+            compact[name] = value
+    if _UNFREEZE in compact:
+        compact[_UNFREEZE] = "+".join([*stages, "fc"])
+    return compact
+
+
+def format_value(value: object) -> str:
+    """A parameter's value as a person reads it."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def trial_row(trial: FrozenTrial, *, metric: str, dataset: str) -> Row:
+    """The trial as plain values: ``COLUMNS`` and its parameters."""
+    return {
+        **compact_parameters(trial.params),  # first, so that one of a strange name stands in for no other column
+        "trial": trial.number,
+        "state": STATE_NAMES[trial.state],
+        "value": best_value(trial, metric),
+        "best_epoch": best_epoch(trial, metric),
+        "epochs": len(trial.intermediate_values),
+        "duration_s": trial.duration.total_seconds() if trial.duration else None,
+        FOLDS: complete_folds(trial),
+        "reason": trial.user_attrs.get(REASON),
+        "message": trial.user_attrs.get(MESSAGE) if REASON in trial.user_attrs else None,
+        "dataset": dataset,
+    }
+
+
+def busy_s(trials: Sequence[FrozenTrial]) -> float:
+    """Seconds in which at least one of the trials that have ended was under way: the union of their times, so that
+    neither parallel trials nor a pause between two runs count."""
+    spans = sorted((t.datetime_start, t.datetime_complete) for t in trials if t.datetime_start and t.datetime_complete)
+    total_s, until = 0.0, datetime.min
+    for start, end in spans:
+        if end > max(start, until):
+            total_s += (end - max(start, until)).total_seconds()
+            until = end
+    return total_s

@@ -1,0 +1,1 @@
+"""What a person, a terminal or Python is shown of experiments. Neither Ray nor torch."""

@@ -1,0 +1,1 @@
+"""Trials on a cluster: Ray Tune schedules them, and workers train them."""

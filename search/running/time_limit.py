@@ -1,0 +1,38 @@
+"""The time limit of a trial: what hangs ends its own process, and leaves word of where it was standing."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+from collections.abc import Iterator
+
+from fmnist_models.files import read_bounded
+from search.records.experiment import TrialFiles
+from search.records.record import Failure, Reason
+
+_MAX_TEXT_BYTES = 2**20
+
+
+def read_timeout(files: TrialFiles) -> Failure | None:
+    """The failure of a trial whose process ended itself because it took too long."""
+    if not files.timeout.is_file():
+        return None
+    first, _, _ = read_bounded(files.timeout, max_bytes=_MAX_TEXT_BYTES).decode(errors="replace").partition("\n")
+    return Failure(Reason.TIMEOUT, f"{first} {files.timeout.name} shows what every thread did") if first else None
+
+
+@contextlib.contextmanager
+def time_limit(files: TrialFiles, timeout_s: float | None) -> Iterator[None]:
+    """Ends this process, whatever it is doing, when the time is up, and leaves where it was standing in a file."""
+    if timeout_s is None:
+        yield
+        return
+    files.path.mkdir(exist_ok=True)
+    with files.timeout.open("wb") as file:
+        # Its thread is C's own: it also fires when the training hangs inside a library and holds the interpreter.
+        faulthandler.dump_traceback_later(timeout_s, exit=True, file=file)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+            files.timeout.unlink(missing_ok=True)

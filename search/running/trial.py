@@ -1,0 +1,149 @@
+"""One trial, as Ray Tune starts it: in its own warm process, or in the warm worker group of its slot."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import traceback
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from ray import tune
+from ray.exceptions import RayError
+from ray.train import ControllerError, ScalingConfig, WorkerGroupError
+from ray.train.torch import TorchTrainer
+
+from fmnist_models.files import write_aside
+from search.errors import ExperimentError
+from search.records.experiment import TrialFiles
+from search.running.time_limit import read_timeout, time_limit
+from search.running.trial_message import explain_traceback, failure_message, storage_message
+from search.running.worker import STORAGE_ERROR, PeerLostError, Shared, not_saved, train_assignment
+from search.study.search_study import Assignment
+
+
+class Workers(Protocol):
+    """What trains the trials of a slot, one after the other."""
+
+    @property
+    def is_alive(self) -> bool: ...
+
+    def wait_until_ready(self) -> None:
+        """Waits until they have started."""
+
+    def run(self, assignment: Assignment, report: Callable[[dict[str, Any]], None]) -> None:
+        """Trains a trial to its end and reports each epoch; what ``report`` raises ends it earlier."""
+
+
+class ThisProcess:
+    """The only worker of a slot, by Ray Train's local mode: this process, which Tune keeps from trial to trial."""
+
+    is_alive = True
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+
+    def wait_until_ready(self) -> None: ...
+
+    def run(self, assignment: Assignment, report: Callable[[dict[str, Any]], None]) -> None:
+        def loop(config: dict[str, Any]) -> None:
+            train_assignment(assignment, self._shared, report=report)
+
+        gpu = self._shared.slot.gpus > 0
+        TorchTrainer(loop, train_loop_config={}, scaling_config=ScalingConfig(num_workers=0, use_gpu=gpu)).fit()
+
+
+_workers: Workers | None = None  # of this process, which is one slot's
+
+
+def run_trial(config: dict[str, Any], shared: Shared) -> None:
+    """The Tune trainable.
+
+    What goes wrong in the training is the trial's result. What goes wrong around it (a worker or its node is gone) is
+    raised, and Tune restarts the trial, which continues from its last checkpoint. A trial that takes longer than
+    ``shared.timeout_s`` ends its process.
+    """
+    os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "60"  # 2 s are little on a machine with other work
+    shared = dataclasses.replace(shared, experiment=shared.experiment.here())
+    assignment = Assignment(**config)
+    files = shared.experiment.trial(assignment.number)
+    timeout = read_timeout(files)
+    if timeout is not None:
+        tune.report(failure_message(timeout))
+        return
+    if files.store is not None:
+        files.path.mkdir(parents=True, exist_ok=True)
+    num_reports = 0
+
+    def report(message: dict[str, Any]) -> None:
+        nonlocal num_reports
+        num_reports += 1
+        tune.report(message)
+
+    while True:
+        workers, are_new = _find_workers(shared)
+        try:
+            workers.wait_until_ready()
+            with time_limit(files, shared.timeout_s):
+                workers.run(assignment, report)
+        except Exception as error:
+            if not _is_infrastructure(error):
+                _report_failure(files, error)
+            elif are_new or num_reports:
+                raise
+            else:  # they may have died while they waited, which is no trial's
+                _forget_workers()
+                continue
+        return
+
+
+def _find_workers(shared: Shared) -> tuple[Workers, bool]:
+    """Those that wait for the slot's next trial, and whether they are new, as the others have ended."""
+    global _workers
+    if _workers is not None and _workers.is_alive:
+        return _workers, False
+    if shared.slot.num_workers == 1:
+        _workers = ThisProcess(shared)
+    else:
+        from search.running.worker_group import WorkerGroup
+
+        _workers = WorkerGroup(shared)
+    return _workers, True
+
+
+def _forget_workers() -> None:
+    global _workers
+    _workers = None
+
+
+def _is_infrastructure(error: Exception) -> bool:
+    if isinstance(error, WorkerGroupError):
+        # When a worker dies, those who waited for it fail too, and may be the first to be heard of.
+        failures = error.worker_failures.values()
+        return any(map(_is_death, failures)) or all(isinstance(failure, PeerLostError) for failure in failures)
+    return isinstance(error, (RayError, ControllerError))
+
+
+def _is_death(failure: Exception) -> bool:
+    return isinstance(failure, RayError) or type(failure).__name__.startswith("WorkerHealthCheck")
+
+
+def _report_failure(files: TrialFiles, error: Exception) -> None:
+    """Keeps the traceback in the trial's folder and reports what was raised, with the reason."""
+    if isinstance(error, WorkerGroupError):
+        texts = [str(failure) for failure in error.worker_failures.values()] or [str(error)]
+    else:
+        texts = ["".join(traceback.format_exception(error))]
+    # When one worker fails for a reason of its own, the others fail because they waited for it.
+    text = next((text for text in texts if explain_traceback(text).message.startswith(STORAGE_ERROR)), texts[0])
+    failure = explain_traceback(text)
+    if failure.message.startswith(STORAGE_ERROR):
+        tune.report(storage_message(failure.message.removeprefix(STORAGE_ERROR)))
+        return
+    try:
+        write_aside(files.error, text)
+        files.send(files.error)
+    except (OSError, ExperimentError) as problem:
+        tune.report(storage_message(str(not_saved(files, problem))))
+    else:
+        tune.report(failure_message(failure))

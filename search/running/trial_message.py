@@ -1,0 +1,50 @@
+"""What a trial tells the driver, in results of Ray Tune: an epoch, or why there are no more."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from fmnist_models.epoch import Epoch
+from search.records.record import Failure, Reason
+
+# What Python, torch and CUDA say when there is no more memory.
+_OUT_OF_MEMORY = ("MemoryError", "DefaultCPUAllocator: ", "CUDA error: out of memory", "CUDA out of memory")
+_REASON = "failure_reason"
+_MESSAGE = "failure_message"
+_STORAGE = "storage_failure"
+
+
+def parse_epoch(result: Mapping[str, Any]) -> Epoch:
+    """The epoch that a Tune result carries."""
+    return Epoch(**{field.name: result[field.name] for field in dataclasses.fields(Epoch)})
+
+
+def parse_failure(result: Mapping[str, Any]) -> Failure | None:
+    """The failure that a Tune result carries, if it does."""
+    return Failure(Reason(result[_REASON]), result[_MESSAGE]) if _REASON in result else None
+
+
+def parse_storage_failure(result: Mapping[str, Any]) -> str | None:
+    """What kept the trial from saving, if a Tune result says so."""
+    return result.get(_STORAGE)
+
+
+def explain_traceback(text: str) -> Failure:
+    """What a traceback says was raised, the first line of it, and whether memory ran out."""
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    frames = [position for position, line in enumerate(lines) if line.startswith("  ")]
+    raised = next(iter(lines[max(frames, default=-1) + 1 :]), lines[-1] if lines else "an error without a message")
+    reason = Reason.MEMORY if any(sign in raised for sign in _OUT_OF_MEMORY) else Reason.CODE
+    return Failure(reason, raised[:500])
+
+
+def failure_message(failure: Failure) -> dict[str, str]:
+    """The result that says so."""
+    return {_REASON: failure.reason.value, _MESSAGE: failure.message}
+
+
+def storage_message(problem: str) -> dict[str, str]:
+    """The result that says what kept the trial from saving."""
+    return {_STORAGE: problem}

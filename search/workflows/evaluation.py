@@ -1,0 +1,291 @@
+"""The end of a search: one trial's best epoch meets the test set, and everything about it is saved."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from optuna.trial import FrozenTrial
+from torch import nn
+
+from fmnist_models.checkpoint import MAX_BYTES, load_weights
+from fmnist_models.data import CLASS_NAMES, Normalisation, load_images, measure_normalisation
+from fmnist_models.errors import CheckpointError, printable
+from fmnist_models.figures import save_confusion_matrix
+from fmnist_models.files import read_bounded, write_aside
+from fmnist_models.flip_averaging import for_inference
+from fmnist_models.metrics import score
+from fmnist_models.networks import build_network
+from fmnist_models.prediction import DeviceImages, predict_scores
+from fmnist_models.saved_model import ModelConfig
+from search.configuration.config import SearchConfig
+from search.configuration.space import MODEL
+from search.errors import ExperimentError
+from search.records.confirmation import choose_winner, find_final, is_settled, read_confirmation
+from search.records.evaluation_file import Evaluation
+from search.records.experiment import FINAL, EvaluationFiles, Experiment
+from search.records.fold_values import fold_epochs
+from search.records.predictions import Predictions, format_predictions
+from search.records.record import best_epoch, best_trial, best_value, is_cross_validation, read_study
+from search.running.saver import saved_epoch
+
+RULE = "best epoch on validation images among complete trials; the test set had no part in the choice"
+RULE_NAMED = "the trial was named by hand; its best epoch on validation images"
+RULE_UNCONFIRMED = (
+    f"{RULE}; NOT CONFIRMED, as each of the best trials failed with some fresh seed, so by chance it may look "
+    "better than it is"
+)
+RULE_FOLDS = (
+    "best mean over folds among complete trials, then trained on all training images; the test set had no part in the "
+    "choice"
+)
+RULE_CONFIRMED = (
+    "best mean of fresh seeds on validation images among the best trials, then trained on training and validation "
+    "images together; the test set had no part in the choice"
+)
+
+NONE_CONFIRMED = "none is confirmed: each of the best trials failed with some fresh seed"
+
+
+def choose_trial(experiment: Experiment, config: SearchConfig, number: int | None) -> FrozenTrial:
+    """The trial of that number, or the best one if ``number`` is ``None``.
+
+    Raises:
+        ExperimentError: there is no such trial, or none that can be evaluated, or the trials are folds.
+    """
+    trials = read_study(experiment).get_trials(deepcopy=False)
+    if is_cross_validation(trials):
+        raise ExperimentError(
+            f"{experiment.name} is a cross-validation: its trainings are folds of one configuration, of which none is "
+            f"the best and none leaves a model; {experiment.cross_validation.name} says what they came to; valid: an "
+            "experiment that is a search"
+        )
+    if number is None:
+        best = best_trial(trials, config.metric)
+        if best is None:
+            raise ExperimentError(
+                f"{experiment.name} has no complete trial yet; `fmnist trials {experiment.name}` shows what it has"
+            )
+        return best
+    if not 0 <= number < len(trials):
+        raise ExperimentError(f"{experiment.name} has no trial {number}; valid: 0 to {len(trials) - 1}")
+    return trials[number]
+
+
+def evaluate_trial(
+    experiment: Experiment,
+    config: SearchConfig,
+    trial: FrozenTrial,
+    *,
+    data_root: Path,
+    normalisation: Normalisation,
+    rule: str,
+) -> tuple[Evaluation, Predictions]:
+    """Tests the trial's best epoch on the test images, in fp32; ``rule`` says how the trial was chosen.
+
+    Raises:
+        ExperimentError: the trial's checkpoint is gone or unreadable, or not of the configured space.
+        DataError: the test images are damaged or missing.
+    """
+    epoch, value = best_epoch(trial, config.metric), best_value(trial, config.metric)
+    experiment.trial(trial.number).fetch()
+    weights = experiment.trial(trial.number).best
+    if fold_epochs(trial) is not None:
+        raise ExperimentError(
+            f"trial {trial.number} of {experiment.name} is a mean over folds and has no model of its own; of its "
+            "search the winner alone is trained on all images, at the end"
+        )
+    if epoch is not None and not trial.state.is_finished() and _is_behind(weights, epoch):
+        raise ExperimentError(
+            f"trial {trial.number} of {experiment.name} is not at its end, and the weights of its best epoch, {epoch}, "
+            "are kept with its last checkpoint alone; valid: a trial that is complete, as this one will be once its "
+            "search has gone on (`fmnist search resume`)"
+        )
+    if epoch is None or value is None or not weights.is_file():
+        raise ExperimentError(
+            f"trial {trial.number} of {experiment.name} has no weights; after a search only the best "
+            f"{config.keep_checkpoints} (keep_checkpoints) have"
+        )
+    model, hyperparameters = load_predictor(experiment, config, trial)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    test = load_images(config.dataset, "test", root=data_root, size=config.test_size)
+    images = DeviceImages(test, device).images
+    probabilities = predict_scores(model.to(device), images, normalisation=normalisation).softmax(1)
+    predictions = Predictions(test.labels, probabilities.cpu().numpy())
+    evaluation = Evaluation(
+        experiment=experiment.name,
+        dataset=config.dataset,
+        trial=trial.number,
+        epoch=epoch,
+        metric=config.metric,
+        value=value,
+        rule=rule,
+        hyperparameters=hyperparameters,
+        scores=score(test.labels, predictions.predicted, class_names=CLASS_NAMES),
+    )
+    return evaluation, predictions
+
+
+def load_predictor(
+    experiment: Experiment, config: SearchConfig, trial: FrozenTrial
+) -> tuple[nn.Module, dict[str, Any]]:
+    """What predicts as the trial does, from the weights that it keeps, and its hyperparameters.
+
+    Raises:
+        ExperimentError: the weights are gone or unreadable, or not of the configured space.
+    """
+    weights = experiment.trial(trial.number).best
+    try:
+        hyperparameters = config.space.suggest(trial)
+        network = build_network(hyperparameters[MODEL], hyperparameters)
+    except (ValueError, LookupError) as error:
+        raise ExperimentError(f"trial {trial.number} does not go with {experiment.config}: {error}") from error
+    try:
+        network.load_state_dict(load_weights(weights))
+    except (OSError, RuntimeError, CheckpointError) as error:
+        raise ExperimentError(f"{weights} is not a checkpoint of trial {trial.number}: {error}") from error
+    return for_inference(network, hyperparameters), hyperparameters
+
+
+def _why_unsettled(experiment: Experiment, config: SearchConfig) -> str:
+    confirmed = "confirmed with fresh seeds and " if config.confirm is not None else ""
+    by_hand = "" if config.folds is not None else ", and --trial N tests a trial as it was searched"
+    return (
+        f"{experiment.name} has no winner to test yet: it is not {confirmed}trained on all images; "
+        f"`fmnist search resume` of it goes on{by_hand}"
+    )
+
+
+def _is_behind(weights: Path, epoch: int) -> bool:
+    """Whether a trial's weights are missing or of another epoch; those of older versions do not say, and are not."""
+    try:
+        return saved_epoch(weights) not in (None, epoch)
+    except CheckpointError:  # told when they are loaded
+        return not weights.is_file()
+
+
+def evaluate_final(
+    experiment: Experiment,
+    config: SearchConfig,
+    final: FrozenTrial,
+    *,
+    of_trial: int,
+    value: float,
+    data_root: Path,
+    normalisation: Normalisation,
+    rule: str,
+) -> tuple[Evaluation, Predictions]:
+    """Tests a trial of the experiment's part ``FINAL``. What its own epochs say of the validation images, which it was
+    trained on, counts for nothing: ``value`` is what trial ``of_trial`` was chosen by. ``normalisation``: of all
+    images.
+
+    Raises:
+        ExperimentError: its weights are gone or unreadable, or not of the configured space.
+        DataError: the test images are damaged or missing.
+    """
+    evaluation, predictions = evaluate_trial(
+        experiment.part(FINAL), config, final, data_root=data_root, normalisation=normalisation, rule=rule
+    )
+    found = dataclasses.replace(evaluation, experiment=experiment.name, trial=of_trial, value=value)
+    return found, predictions
+
+
+def save_evaluation(evaluation: Evaluation, predictions: Predictions, files: EvaluationFiles) -> None:
+    """Writes the tables, the picture and, last, the summary."""
+    scores, on = evaluation.scores, evaluation.dataset
+    write_aside(files.predictions, format_predictions(predictions, class_names=CLASS_NAMES, dataset=on))
+    write_aside(files.per_class, evaluation.per_class().assign(dataset=on).to_csv(index=False))
+    rows = pd.Index(CLASS_NAMES, name=f"true \\ predicted ({on})")
+    write_aside(files.confusion_matrix, pd.DataFrame(scores.confusion, index=rows, columns=CLASS_NAMES).to_csv())
+    title = (
+        f"{evaluation.experiment}, trial {evaluation.trial} ({evaluation.hyperparameters[MODEL]}): "
+        f"{scores.accuracy:.1%} of {scores.num_images:,} {on} test images"
+    )
+    shown = printable(title).replace("$", r"\$")  # between two of them matplotlib would read formulas
+    save_confusion_matrix(scores.confusion, class_names=CLASS_NAMES, title=shown, path=files.confusion_picture)
+    write_aside(files.summary, json.dumps(evaluation.to_dict(), indent=2) + "\n")
+
+
+def save_best_model(
+    experiment: Experiment, evaluation: Evaluation, weights: Path, *, normalisation: Normalisation
+) -> None:
+    """Writes the evaluated weights, and what is needed to use them, to the experiment's ``best`` folder."""
+    model_config = ModelConfig(
+        network=evaluation.hyperparameters[MODEL],
+        hyperparameters={name: value for name, value in evaluation.hyperparameters.items() if name != MODEL},
+        normalisation=normalisation,
+        class_names=CLASS_NAMES,
+        dataset=evaluation.dataset,
+    )
+    write_aside(experiment.best_weights, read_bounded(weights, max_bytes=MAX_BYTES))
+    write_aside(experiment.best_config, model_config.to_json())
+
+
+def evaluate_and_save(
+    experiment: Experiment,
+    config: SearchConfig,
+    number: int | None,
+    *,
+    data_root: Path,
+    normalisation: Normalisation,
+) -> Evaluation:
+    """Tests a trial, or if ``number`` is ``None`` the best one, and saves the result with it or with the experiment.
+    Where the best trials were confirmed, or are means over folds, the best one is the winner, as it was trained on all
+    images.
+
+    Raises:
+        ExperimentError: no such trial, or no checkpoint of it, or it is not known yet which trial is the winner, or the
+            result cannot be saved.
+        DataError: the test images are damaged or missing.
+    """
+    confirmation, winner = None, None
+    if number is None:
+        trials = read_study(experiment).get_trials(deepcopy=False)
+        confirmation = read_confirmation(experiment, config.model_dump(), trials)
+        if not is_settled(experiment, config.model_dump(), trials):
+            raise ExperimentError(_why_unsettled(experiment, config))
+        has_folds = config.folds is not None
+        winner = choose_winner(trials, confirmation, metric=config.metric, has_folds=has_folds)
+        if has_folds and winner is None and confirmation is not None:
+            raise ExperimentError(f"{experiment.name} has no model to test: {NONE_CONFIRMED}")
+    final = None if winner is None else find_final(experiment, winner[0])
+    if winner is not None and final is not None:
+        normalisation = measure_normalisation(
+            load_images(config.dataset, "train", root=data_root, size=config.train_size)
+        )
+        evaluation, predictions = evaluate_final(
+            experiment,
+            config,
+            final,
+            of_trial=winner[0],
+            value=winner[1],
+            data_root=data_root,
+            normalisation=normalisation,
+            rule=RULE_FOLDS if confirmation is None else RULE_CONFIRMED,
+        )
+        weights = experiment.part(FINAL).trial(final.number).best
+    else:
+        trial = choose_trial(experiment, config, number)
+        rule = RULE_NAMED if number is not None else RULE if confirmation is None else RULE_UNCONFIRMED
+        evaluation, predictions = evaluate_trial(
+            experiment, config, trial, data_root=data_root, normalisation=normalisation, rule=rule
+        )
+        weights = experiment.trial(trial.number).best
+    evaluation = dataclasses.replace(evaluation, confirmation=confirmation)
+    try:
+        if number is None:
+            save_best_model(experiment, evaluation, weights, normalisation=normalisation)
+            save_evaluation(evaluation, predictions, experiment.evaluation)
+            experiment.send_best()
+            experiment.send()
+        else:
+            files = experiment.trial(number)
+            save_evaluation(evaluation, predictions, files.evaluation)
+            files.send(*files.evaluation.all)
+    except OSError as error:
+        raise ExperimentError(f"the result cannot be saved in {experiment.path}: {error}") from error
+    return evaluation
