@@ -91,7 +91,9 @@ def test_decides_as_optunas_wilcoxon_pruner(trials: list[list[int]], metric: str
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         study = optuna.create_study(direction=DIRECTIONS[metric], pruner=WilcoxonPruner())
-    standings = FoldStandings(HalvingPruner(metric=metric, min_epochs=8, reduction_factor=2), metric=metric, size=1)
+    standings = FoldStandings(
+        HalvingPruner(metric=metric, min_epochs=8, max_epochs=16, reduction_factor=2), metric=metric, size=1
+    )
     for scores in trials:
         trial, values = study.ask(), {}
         for fold, score in enumerate(scores, start=1):
@@ -135,7 +137,7 @@ def test_four_folds_are_the_fewest_that_show_that_a_trial_is_worse() -> None:
 @pytest.mark.parametrize(
     ("pruner", "is_pruned"),
     [
-        (HalvingPruner(metric="val_accuracy", min_epochs=1, reduction_factor=2), True),
+        (HalvingPruner(metric="val_accuracy", min_epochs=1, max_epochs=6, reduction_factor=2), True),
         (MedianPruner(metric="val_accuracy", min_epochs=1), True),
         (NoPruner(), False),
     ],
@@ -164,7 +166,7 @@ def test_in_the_first_fold_the_configured_pruner_decides_as_without_folds(
     pruner: Pruner = data.draw(
         st.sampled_from(
             [
-                HalvingPruner(metric=metric, min_epochs=1, reduction_factor=2),
+                HalvingPruner(metric=metric, min_epochs=1, max_epochs=6, reduction_factor=2),
                 MedianPruner(metric=metric, min_epochs=1),
             ]
         )
@@ -185,7 +187,10 @@ def test_in_the_first_fold_the_configured_pruner_decides_as_without_folds(
 
 def test_in_a_window_the_best_trial_is_that_of_those_it_shows() -> None:
     standings = FoldStandings(
-        HalvingPruner(metric="val_accuracy", min_epochs=8, reduction_factor=2), metric="val_accuracy", size=1, window=2
+        HalvingPruner(metric="val_accuracy", min_epochs=8, max_epochs=16, reduction_factor=2),
+        metric="val_accuracy",
+        size=1,
+        window=2,
     )
     for number, level in ((1, 0.9), (0, 0.3)):
         standings.trial_ended(

@@ -65,9 +65,31 @@ def test_halving_decides_as_optunas(
     curves: list[list[int]], order: list[int], metric: str, data: st.DataObject
 ) -> None:
     first, factor = data.draw(st.integers(1, 3)), data.draw(st.integers(2, 4))
-    ours = HalvingPruner(metric=metric, min_epochs=first, reduction_factor=factor)
+    longer = 2 * MAX_EPOCHS  # so that no rung is in its second half
+    ours = HalvingPruner(metric=metric, min_epochs=first, max_epochs=longer, reduction_factor=factor)
     theirs = SuccessiveHalvingPruner(min_resource=first, reduction_factor=factor)
     decide_both(curves, order, metric=metric, ours=ours, theirs=theirs)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "factor", "rungs"),
+    [
+        (3, 30, 3, [3, 9]),
+        (1, 10, 3, [1, 3]),
+        (1, 27, 3, [1, 3, 9]),
+        (2, 3, 3, [2]),
+        (4, 8, 2, [4]),
+        (1, 8, 2, [1, 2, 4]),
+    ],
+)
+def test_a_trial_that_has_come_past_half_of_its_epochs_meets_no_rung_but_the_first(
+    first: int, last: int, factor: int, rungs: list[int]
+) -> None:
+    settings = {"metric": "val_accuracy", "min_epochs": first, "max_epochs": last, "reduction_factor": factor}
+    halving, hyperband = HalvingPruner(**settings), HyperbandPruner(**settings)
+    assert [epoch for epoch in range(1, last) if halving.field(0, epoch) is not None] == rungs
+    fields = [hyperband.field(number, epoch) for number in range(200) for epoch in range(1, last)]
+    assert {field[1] for field in fields if field is not None} == set(rungs)
 
 
 @settings(max_examples=60, deadline=None)
@@ -111,7 +133,7 @@ def test_in_a_window_a_trial_is_compared_with_those_before_it_alone(
     pruner = data.draw(
         st.sampled_from(
             [
-                HalvingPruner(metric=metric, min_epochs=1, reduction_factor=2),
+                HalvingPruner(metric=metric, min_epochs=1, max_epochs=MAX_EPOCHS, reduction_factor=2),
                 HyperbandPruner(metric=metric, min_epochs=1, max_epochs=MAX_EPOCHS, reduction_factor=3),
                 MedianPruner(metric=metric, min_epochs=1),
             ]

@@ -128,11 +128,11 @@ def test_failing_an_ended_trial_changes_nothing(experiment: Experiment) -> None:
 @pytest.mark.parametrize("pruner", ["halving", "median"])
 def test_an_epoch_told_twice_changes_nothing(experiment: Experiment, pruner: str) -> None:
     """A continued trial tells what its checkpoint holds again; the pruner must not judge the same epoch twice."""
-    config = make_config(pruner=pruner, min_epochs=1)
+    config = make_config(pruner=pruner, min_epochs=1, max_epochs=6)
     study = SearchStudy.open(experiment, config)
     number = run_trial(study, [0.1, 0.2])[0].number
     for _ in range(5):
-        assert run_trial(study, [0.9] * NUM_EPOCHS)[1] == TrialState.COMPLETE
+        assert run_trial(study, [0.9] * 6)[1] == TrialState.COMPLETE
     continued = SearchStudy.open(experiment, config)
     assert next_of(continued).number == number
     assert report_all(continued, number, [0.3, 0.3]) == TrialState.RUNNING

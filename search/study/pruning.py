@@ -54,12 +54,15 @@ class HalvingPruner:
     """Asynchronous successive halving (Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning").
 
     At each rung, epochs ``min_epochs * reduction_factor ** n``, a trial goes on if it is among the best
-    1/``reduction_factor`` of those that have come so far, or the best of fewer.
+    1/``reduction_factor`` of those that have come so far, or the best of fewer. Unlike Optuna's, it has no rung but the
+    first in the second half of ``max_epochs``: one at 27 of 30 epochs would save next to nothing, and leave the search
+    few complete trials to choose from.
     """
 
     of_complete: ClassVar[bool] = False
     metric: str
     min_epochs: int
+    max_epochs: int
     reduction_factor: int
 
     def field(self, number: int, epoch: int) -> Hashable | None:
@@ -73,7 +76,7 @@ class HalvingPruner:
         rung = self.min_epochs
         while rung < epoch:
             rung *= self.reduction_factor
-        return rung == epoch
+        return rung == epoch and (epoch == self.min_epochs or 2 * epoch <= self.max_epochs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,14 +94,19 @@ class HyperbandPruner:
 
     def field(self, number: int, epoch: int) -> Hashable | None:
         bracket = self.bracket(number)
-        return None if self._halving(bracket).field(number, epoch) is None else (bracket, epoch)
+        is_early = epoch < self.min_epochs * self.reduction_factor**bracket
+        return None if is_early or self._halving().field(number, epoch) is None else (bracket, epoch)
 
     def should_prune(self, values: Mapping[int, float], there: Sequence[float]) -> bool:
-        return self._halving(0).should_prune(values, there)
+        return self._halving().should_prune(values, there)
 
-    def _halving(self, bracket: int) -> HalvingPruner:
-        first = self.min_epochs * self.reduction_factor**bracket
-        return HalvingPruner(metric=self.metric, min_epochs=first, reduction_factor=self.reduction_factor)
+    def _halving(self) -> HalvingPruner:
+        return HalvingPruner(
+            metric=self.metric,
+            min_epochs=self.min_epochs,
+            max_epochs=self.max_epochs,
+            reduction_factor=self.reduction_factor,
+        )
 
     def bracket(self, number: int) -> int:
         """The trial's bracket, 0 the one with the earliest first rung."""
@@ -143,7 +151,7 @@ def build_pruner(config: SearchConfig) -> Pruner:
     metric, first, factor = config.metric, config.min_epochs, config.reduction_factor
     match config.pruner:
         case "halving":
-            return HalvingPruner(metric=metric, min_epochs=first, reduction_factor=factor)
+            return HalvingPruner(metric=metric, min_epochs=first, max_epochs=config.max_epochs, reduction_factor=factor)
         case "hyperband":
             return HyperbandPruner(
                 metric=metric, min_epochs=first, max_epochs=config.max_epochs, reduction_factor=factor
