@@ -52,7 +52,7 @@ _MATRIX = 2048
 _MATRIX_S = 2.0
 _LOOK_S = 5.0
 _START_S = 600.0  # at most, for all processes to have warmed up
-_BARS = {"one core: ours over plain": 2.5, "all cores: search over bare loops": 0.95}
+BARS = {"one core: ours over plain": 2.5, "all cores: search over bare loops": 0.95}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,7 +256,7 @@ def main() -> None:
     kept = {"settings": settings, "figures": summaries}
     keep("images_per_second", kept, is_standard=is_standard(parser, arguments))
     print(f"ours in {precision} everywhere")
-    rows = [(figure, show(summary), f"{_BARS.get(figure, '')}") for figure, summary in sorted(summaries.items())]
+    rows = [(figure, show(summary), f"{BARS.get(figure, '')}") for figure, summary in sorted(summaries.items())]
     print_table([("figure", "median (mean ± deviation, n)", "bar"), *rows])
 
 
