@@ -185,11 +185,6 @@ class SearchConfig(BaseModel):
         """In how many folds a trial trains; ``None`` if in none."""
         return None if self.objective is None else self.objective.folds
 
-    @property
-    def trial_epochs(self) -> int:
-        """Epochs of a trial that is not pruned, over all its folds."""
-        return self.max_epochs * (self.folds or 1)
-
     def precision_of(self, network: str) -> str:
         """What that network is trained in."""
         return self.precision if isinstance(self.precision, str) else self.precision[network]

@@ -67,9 +67,9 @@ def _save(path: Path, best: Path) -> None:
 
     mlflow.pyfunc.save_model(
         path,
-        python_model=str(_package("search") / "mlflow_model.py"),
+        python_model=str(Path(__file__).with_name("mlflow_model.py")),
         artifacts={"best": str(best)},
-        code_paths=[str(_package("fmnist_models"))],
+        code_paths=[str(_fmnist_models())],
         signature=ModelSignature(
             inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, 28, 28))]),
             outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 10))]),
@@ -78,8 +78,8 @@ def _save(path: Path, best: Path) -> None:
     )
 
 
-def _package(name: str) -> Path:
-    spec = importlib.util.find_spec(name)
+def _fmnist_models() -> Path:
+    spec = importlib.util.find_spec("fmnist_models")
     assert spec is not None
     assert spec.origin is not None
     return Path(spec.origin).parent

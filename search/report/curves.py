@@ -10,6 +10,7 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from search.records.fold_values import read_folds
+from search.records.rungs import list_rungs
 from search.report.items import Chart, Missing, Numbers, joined, thin
 from search.report.material import Material
 from search.report.states import NAMES, marker
@@ -88,10 +89,7 @@ def find_rungs(material: Material) -> list[int]:
     factor = material.setting("reduction_factor", low=2)
     if material.settings.get("pruner") not in ("halving", "hyperband") or not (min_epochs and max_epochs and factor):
         return _fold_ends(material)
-    rungs = []
-    while min_epochs < max_epochs:
-        rungs.append(min_epochs)
-        min_epochs *= factor
+    rungs = list_rungs(min_epochs, max_epochs, factor)
     return [*rungs, *_fold_ends(material)] if _fold_ends(material) else [*rungs, max_epochs]
 
 

@@ -15,6 +15,7 @@ from typing import ClassVar, Protocol
 
 from fmnist_models.epoch import DIRECTIONS, is_better
 from search.configuration.config import SearchConfig
+from search.records.rungs import list_rungs
 
 _MEDIAN_OF_AT_LEAST = 5  # trials, as in Optuna's MedianPruner
 
@@ -53,10 +54,8 @@ class NoPruner:
 class HalvingPruner:
     """Asynchronous successive halving (Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning").
 
-    At each rung, epochs ``min_epochs * reduction_factor ** n``, a trial goes on if it is among the best
-    1/``reduction_factor`` of those that have come so far, or the best of fewer. Unlike Optuna's, it has no rung but the
-    first in the second half of ``max_epochs``: one at 27 of 30 epochs would save next to nothing, and leave the search
-    few complete trials to choose from.
+    At each rung (``search.records.rungs``; Optuna has them in the second half of ``max_epochs`` too) a trial goes on if
+    it is among the best 1/``reduction_factor`` of those that have come so far, or the best of fewer.
     """
 
     of_complete: ClassVar[bool] = False
@@ -66,17 +65,11 @@ class HalvingPruner:
     reduction_factor: int
 
     def field(self, number: int, epoch: int) -> Hashable | None:
-        return epoch if self._is_rung(epoch) else None
+        return epoch if epoch in list_rungs(self.min_epochs, self.max_epochs, self.reduction_factor) else None
 
     def should_prune(self, values: Mapping[int, float], there: Sequence[float]) -> bool:
         num_going_on = max(1, (len(there) + 1) // self.reduction_factor)
         return _count_better(values[max(values)], there, metric=self.metric) >= num_going_on
-
-    def _is_rung(self, epoch: int) -> bool:
-        rung = self.min_epochs
-        while rung < epoch:
-            rung *= self.reduction_factor
-        return rung == epoch and (epoch == self.min_epochs or 2 * epoch <= self.max_epochs)
 
 
 @dataclass(frozen=True, kw_only=True)
