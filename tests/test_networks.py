@@ -11,8 +11,11 @@ from torch.nn import functional
 
 from fmnist_models.data import TrainingData
 from fmnist_models.networks import NETWORKS, build_network, get_network
+from fmnist_models.networks.customnet import CustomNet
 from fmnist_models.networks.dropout import Dropout
 from fmnist_models.networks.enlarging import enlarge
+from fmnist_models.networks.flat_linear import flat_linear
+from fmnist_models.networks.grey_block import GreyBlock
 from fmnist_models.seeds import derive_seed
 from fmnist_models.synthetic import draw_garments
 from fmnist_models.training import Training, TrainingPlan
@@ -56,7 +59,8 @@ def test_gradients_reach_all_that_trains(name: str, batch: tuple[Tensor, Tensor]
         assert parameter.requires_grad, parameter_name
         assert parameter.grad is not None, parameter_name
         assert torch.isfinite(parameter.grad).all(), parameter_name
-        assert parameter.grad.any(), parameter_name
+        # What is added before normalisation is taken out again: to rounding, or altogether.
+        assert parameter.grad.any() or parameter_name == "block1.0.bias", parameter_name
 
 
 @EVERY_NETWORK
@@ -354,9 +358,10 @@ def test_only_two_sizes_of_images_are_valid(name: str, value: object) -> None:
 
 def test_customnet_pools_before_relu_as_if_it_did_so_afterwards(batch: tuple[Tensor, Tensor]) -> None:
     model = build_network("customnet", {"dropout": 0.0})
+    assert isinstance(model, CustomNet)
+    model.block1 = nn.Sequential(*model.block1)  # without its own way of training
     published = copy.deepcopy(model)
-    for block in (published.get_submodule("block1"), published.get_submodule("block2")):
-        assert isinstance(block, nn.Sequential)
+    for block in (published.block1, published.block2):
         block[2], block[3] = block[3], block[2]
         assert [type(part) for part in block] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d]
     losses = [functional.cross_entropy(network(batch[0]), batch[1]) for network in (model, published)]
@@ -365,6 +370,53 @@ def test_customnet_pools_before_relu_as_if_it_did_so_afterwards(batch: tuple[Ten
     assert torch.equal(*losses)
     gradients = [[parameter.grad for parameter in network.parameters()] for network in (model, published)]
     assert all(itertools.starmap(torch.equal, zip(*gradients, strict=True)))
+
+
+@pytest.mark.parametrize(("count", "height", "width"), [(32, 28, 28), (1, 28, 28), (3, 6, 10), (5, 7, 9)])
+@pytest.mark.parametrize("signs", [(0.5, 1.5), (-1.5, -0.5), (-1.0, 1.0)])
+def test_a_grey_block_trains_as_its_layers_do(
+    count: int, height: int, width: int, signs: tuple[float, float], batch: tuple[Tensor, Tensor]
+) -> None:
+    """Much of a garment's picture is black, so that many of the pooled are equal."""
+    torch.manual_seed(1)
+    images = batch[0][:count, :, 28 - height :, 28 - width :]
+    block = GreyBlock(8)
+    norm = block[1]
+    assert isinstance(norm, nn.BatchNorm2d)
+    with torch.no_grad():
+        norm.weight.uniform_(*signs)
+        norm.bias.uniform_(-0.5, 0.5)
+    layers = nn.Sequential(*copy.deepcopy(block)).double()
+    wanted = torch.randn(count, 8, height // 2, width // 2)
+    for _ in range(2):  # running statistics that have moved twice
+        outputs = [block(images), layers(images.double())]
+        torch.testing.assert_close(outputs[0].double(), outputs[1], rtol=1e-5, atol=1e-5)
+        for output in outputs:
+            (output * wanted).sum().backward()
+    for (name, mine), theirs in zip(block.named_buffers(), layers.buffers(), strict=True):
+        torch.testing.assert_close(mine.double(), theirs.double(), rtol=1e-5, atol=1e-5, msg=name)
+    gradients = {name: parameter.grad for name, parameter in layers.named_parameters()}
+    for name, parameter in block.named_parameters():
+        # Of the convolution's bias there is nothing left but rounding, as large as its weights' gradients make it.
+        largest = gradients["0.weight" if name == "0.bias" else name].abs().max().item()
+        assert parameter.grad is not None
+        assert (parameter.grad - gradients[name]).abs().max().item() <= 1e-5 * largest, name
+    layers.load_state_dict(block.state_dict())
+    assert torch.equal(block.eval()(images), layers.float().eval()(images))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_fully_connected_layer_has_its_answers_in_either_layout(layout: torch.memory_format) -> None:
+    layer = nn.Linear(3 * 4 * 5, 10)
+    features = torch.randn(7, 3, 4, 5).to(memory_format=layout).requires_grad_()
+    wanted = torch.randn(7, 10)
+    tensors = (features, layer.weight, layer.bias)
+    found = []
+    for scores in (flat_linear(features, layer), layer(features.flatten(1))):
+        found.append((scores, *torch.autograd.grad((scores * wanted).sum(), tensors)))
+    assert found[0][1].stride() == features.stride()
+    for mine, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs)
 
 
 def test_resnet18_is_torchvisions_but_for_its_first_layer() -> None:

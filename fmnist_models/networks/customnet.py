@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from fmnist_models.hyperparameters import Hyperparameters, Interval, hyperparameter
 from fmnist_models.networks.dropout import Dropout
+from fmnist_models.networks.flat_linear import flat_linear
+from fmnist_models.networks.grey_block import GreyBlock
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,15 +30,14 @@ class CustomNet(nn.Module):
     def __init__(self, *, dropout: float) -> None:
         super().__init__()
         # The larger of numbers stays so after ReLU, which has a quarter of them to go through after pooling.
-        self.block1 = nn.Sequential(*_conv_bn(1, 32), nn.MaxPool2d(2), nn.ReLU())
+        self.block1 = GreyBlock(32)
         self.block2 = nn.Sequential(*_conv_bn(32, 64), nn.MaxPool2d(2), nn.ReLU())
         self.block3 = nn.Sequential(*_conv_bn(64, 128), nn.ReLU(), Dropout(dropout))
         self.fc = nn.Linear(128 * 7 * 7, 10)
 
     def forward(self, x: Tensor) -> Tensor:
         features: Tensor = self.block3(self.block2(self.block1(x)))
-        scores: Tensor = self.fc(features.flatten(1))
-        return scores
+        return flat_linear(features, self.fc)
 
 
 def build_customnet(hyperparameters: Hyperparameters) -> CustomNet:
