@@ -84,7 +84,7 @@ def parse_yaml(text: str, *, where: str) -> Any:
     """
     try:
         return yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         problem = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(f"{where} is not YAML: {problem[:300]}") from error
 

@@ -48,9 +48,10 @@ from search.running.preparation import Prepared
 from search.running.runner import Outcome
 from search.study.search_study import SearchStudy
 from search.workflows.evaluation import RULE_CONFIRMED, RULE_UNCONFIRMED, evaluate_and_save
-from search.workflows.repeating import train_repetitions
+from search.workflows.repeating import are_trained, train_repetitions
 
 CURVES = ([0.5, 0.9, 0.7], [0.6, 0.8, 0.88], [0.3, 0.4, 0.5], FAILED)  # values 0.9 in epoch 2, 0.88 in 3, 0.5 in 3
+DIVERGES, LOST = -1.0, -2.0  # in place of a value
 SEARCH = {
     "dataset": "synthetic",
     "space": {"model": "customnet", "lr": {"float": [1e-4, 1e-2], "log": True}},
@@ -76,7 +77,7 @@ def plan(trials: Sequence[FrozenTrial], **changes: int) -> list[Repetition]:
 
 def repeat(experiment: Experiment, repetitions: Sequence[Repetition], values: Mapping[int, Sequence[float]]) -> None:
     """Trains them in the experiment: each reports what ``values`` has for its trial and replicate, 0 before its last
-    epoch, or fails for a negative one."""
+    epoch, or fails as a negative one says."""
     there = list_trials(experiment) if experiment.exists() else []
     size = len(there) + len(repetitions)
     config = configure(confirm=None, max_trials=size, sampler="random", pruner="none", keep_checkpoints=1)
@@ -90,7 +91,8 @@ def repeat(experiment: Experiment, repetitions: Sequence[Repetition], values: Ma
             assert (assignment.seed, assignment.num_epochs) == (repetition.seed, repetition.num_epochs)
             value = values[repetition.of_trial][(repetition.replicate or 1) - 1]
             if value < 0:
-                repeating.fail(assignment.number, Failure(Reason.DIVERGED, "nan"))
+                reason = Reason.DIVERGED if value == DIVERGES else Reason.INFRASTRUCTURE
+                repeating.fail(assignment.number, Failure(reason, "…"))
                 continue
             for epoch in range(1, repetition.num_epochs + 1):
                 is_last = epoch == repetition.num_epochs
@@ -177,14 +179,29 @@ def test_for_a_loss_less_is_better_and_optimism_is_positive_where_the_search_loo
 
 
 def test_a_configuration_that_fails_with_a_seed_cannot_win(tmp_path: Path) -> None:
-    found = confirm(make_search(tmp_path / "a"), {0: [0.7, 0.7], 1: [0.99, -1]})
+    found = confirm(make_search(tmp_path / "a"), {0: [0.7, 0.7], 1: [0.99, DIVERGES]})
     assert found.winner == 0
     assert [(one.trial, one.num_failed) for one in found.trials] == [(0, 0), (1, 1)]
 
 
+def test_what_its_machine_failed_is_left_to_train_and_the_new_attempt_counts(tmp_path: Path) -> None:
+    experiment = make_search(tmp_path / "a")
+    part, trials = experiment.part(CONFIRMATION), list_trials(experiment)
+    found = confirm(experiment, {0: [0.7, 0.7], 1: [0.99, LOST]})
+    assert (found.winner, found.num_missing) == (0, 0)
+    assert not are_trained(part, plan(trials))
+    assert not is_settled(experiment, configure().model_dump(), trials)
+    [lost] = [one for one in plan(trials) if (one.of_trial, one.replicate) == (1, 2)]
+    repeat(part, [lost], {1: [0.0, 0.9]})
+    again = read_confirmation(experiment, configure().model_dump(), trials)
+    assert again is not None
+    assert (again.winner, again.trials[0].values) == (1, (0.99, 0.9))
+    assert are_trained(part, plan(trials))
+
+
 def test_if_each_fails_nobody_is_confirmed(tmp_path: Path) -> None:
     experiment = make_search(tmp_path / "a")
-    found = confirm(experiment, {0: [0.7, -1], 1: [0.99, -1]})
+    found = confirm(experiment, {0: [0.7, DIVERGES], 1: [0.99, DIVERGES]})
     assert (found.winner, found.num_missing) == (None, 0)
     assert is_settled(experiment, configure().model_dump(), list_trials(experiment))
 
@@ -257,7 +274,7 @@ def test_checkpoints_that_a_crash_left_beside_a_finished_confirmation_are_remove
 
 def test_where_none_could_be_confirmed_the_best_is_tested_and_said_to_be_unconfirmed(tmp_path: Path) -> None:
     experiment = make_search(tmp_path / "a")
-    confirm(experiment, {0: [0.7, -1], 1: [0.99, -1]})
+    confirm(experiment, {0: [0.7, DIVERGES], 1: [0.99, DIVERGES]})
     save_weights_of(experiment, 0)
     evaluation = evaluate(experiment, None)
     assert (evaluation.trial, evaluation.rule) == (0, RULE_UNCONFIRMED)
@@ -268,7 +285,7 @@ def test_a_search_with_folds_of_which_none_could_be_confirmed_says_so_and_tests_
     experiment = make_experiment(tmp_path / "a", folds, [[0.5, 0.9, 0.7, 0.5, 0.8, 0.7]])
     trials = list_trials(experiment)
     [wanted, _] = plan(trials, top=1)
-    repeat(experiment.part(CONFIRMATION), plan(trials, top=1), {0: [0.7, -1]})
+    repeat(experiment.part(CONFIRMATION), plan(trials, top=1), {0: [0.7, DIVERGES]})
     assert wanted.num_epochs == 2
     with pytest.raises(ExperimentError, match="none is confirmed: each of the best trials failed with some fresh seed"):
         evaluate(experiment, None, objective={"folds": 2})
@@ -349,12 +366,12 @@ def test_the_final_training_is_found_and_after_a_failure_tried_with_another_seed
     experiment = make_search(tmp_path / "a")
     trial, final = list_trials(experiment)[1], experiment.part(FINAL)
     first = plan_final(trial, num_epochs=3, seed=0, before=[])
-    repeat(final, [first], {1: [-1.0]})
+    repeat(final, [first], {1: [DIVERGES]})
     assert find_final(experiment, 1) is None
     second = plan_final(trial, num_epochs=3, seed=0, before=list_trials(final))
     assert second.seed != first.seed
     assert second.key != first.key
-    repeat(final, [second], {1: [-1.0, 0.99]})
+    repeat(final, [second], {1: [DIVERGES, 0.99]})
     found = find_final(experiment, 1)
     assert found is not None
     assert found.number == 1

@@ -94,6 +94,14 @@ def test_room_is_kept_for_the_average_of_the_weights_where_there_may_be_one(tmp_
         check_room(Experiment(tmp_path), averaged, num_slots=1)
 
 
+def test_room_is_kept_for_the_largest_images_of_the_space(tmp_path: Path) -> None:
+    """AlexNet-11 has 58.3 million weights for images of 227 pixels, and half of them for 28."""
+    space = {"model": {"choice": ["customnet", "alexnet11"]}, "input_size": {"choice": [28, 227]}}
+    with pytest.raises(ConfigError, match=r"need up to 2\.33 GB"):
+        check_room(Experiment(tmp_path), make_config(space=space, max_disk_gb=1.5), num_slots=1)
+    check_room(Experiment(tmp_path), make_config(space={**space, "input_size": 28}, max_disk_gb=1.5), num_slots=1)
+
+
 def test_an_experiment_above_its_limit_starts_no_further_trial(tmp_path: Path) -> None:
     experiment = Experiment(tmp_path / "full")
     experiment.create()

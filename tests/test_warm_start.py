@@ -193,7 +193,22 @@ def test_what_shifts_all_values_gets_a_note_and_nothing_else_does(tmp_path: Path
     before = make_config(train_size=2000, dataset="synthetic", seed=1, max_trials=3, pruner="none", precision="fp32")
     made = make_experiment(tmp_path / "x", before, [[0.5] * NUM_EPOCHS])
     now = make_config(
-        max_trials=100, max_epochs=9, validation_fraction=0.2, max_concurrent_trials=4, keep_checkpoints=9
+        max_epochs=9,
+        validation_fraction=0.2,
+        max_trials=100,
+        max_concurrent_trials=4,
+        keep_checkpoints=9,
+        confirm={"top": 2, "seeds": 1},
+        mlflow={"tracking_uri": "http://localhost:5000"},
+        feature_cache_gb=1.0,
+        max_cluster_share=0.5,
+        accelerator_type="A100",
+        node_labels={"zone": "b"},
+        time_budget_s=60.0,
+        trial_timeout_s=60.0,
+        max_restarts=1,
+        max_disk_gb=9.0,
+        min_epochs=2,
     )
     assert sorted(read_warm_start(made, now).notes) == [
         "warm start: dataset was synthetic there, fashion-mnist here",

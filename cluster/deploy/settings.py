@@ -134,8 +134,9 @@ def read_settings(path: Path) -> Settings:
         raw = yaml.load(text.decode(), Loader=_Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise ClusterError(f"{path} cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ClusterError(f"{path} is not YAML: {' '.join(str(error).split())[:300]}") from error
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        problem = " ".join(str(error).split()) or type(error).__name__
+        raise ClusterError(f"{path} is not YAML: {problem[:300]}") from error
     return parse_settings(raw, where=str(path))
 
 

@@ -72,7 +72,8 @@ def search_resume(
         int | None, typer.Option(help="How many the study shall hold, those it has among them.", show_default=False)
     ] = None,
     time_budget_s: Annotated[
-        float | None, typer.Option(help="Seconds after which this run ends.", show_default=False)
+        float | None,
+        typer.Option(help="Seconds after which this run, and any later one, ends; 0: no limit.", show_default=False),
     ] = None,
     address: RayAddress = None,
     data_dir: DataDir = None,
@@ -84,8 +85,11 @@ def search_resume(
     from search.records.tracking import TRACKING_URI_VARIABLE, is_named
 
     found = find(experiment, experiments_dir)
-    changes = {"max_trials": trials, "time_budget_s": time_budget_s}
-    raw = read_config(found).model_dump() | {key: value for key, value in changes.items() if value is not None}
+    raw = read_config(found).model_dump()
+    if trials is not None:
+        raw["max_trials"] = trials
+    if time_budget_s is not None:
+        raw["time_budget_s"] = time_budget_s or None
     config = parse_config(raw, where=f"{found.name}, continued")
     target = config.mlflow.target if config.mlflow else None
     if target is not None and not is_named(target):  # the folder alone, a stranger's maybe, is not enough

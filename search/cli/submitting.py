@@ -58,11 +58,18 @@ class JobRequest:
                 "experiment": self.experiment,
                 "experiments_dir": self.experiments_dir,
                 "config_hash": hashlib.sha256(self.config.encode()).hexdigest()[:12],
-                "user": getpass.getuser(),
+                "user": _user(),
                 _REQUEST: json.dumps(dataclasses.asdict(self)),
             },
             variables={"COLUMNS": str(_WIDTH)},
         )
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a bare user id, as containers have it
+        return str(os.getuid())
 
 
 def is_search(metadata: Mapping[str, str]) -> bool:

@@ -17,7 +17,7 @@ from search.errors import ExperimentError
 from search.records.experiment import CONFIRMATION, FINAL, Experiment
 from search.records.fold_values import read_folds
 from search.records.record import best_epoch, best_trial, best_trials, list_trials
-from search.records.repetition import Repetition, by_key, read_repetition
+from search.records.repetition import Repetition, by_key, is_lost, read_repetition
 
 _CONFIRM, _FINAL = 0x636F6E66, 0x66696E61  # keep these seeds apart from each other, and from those of a search's trials
 _MAX = 100
@@ -172,11 +172,8 @@ def read_confirmation(
     if wanted is None:
         return None
     top, num_seeds = wanted
-    part = experiment.part(CONFIRMATION)
-    part.fetch()
-    there = by_key(list_trials(part)) if part.exists() else {}
     best = best_trials(trials, metric)[:top]
-    found = [[there.get((trial.number, replicate, None)) for replicate in range(1, num_seeds + 1)] for trial in best]
+    found = _find_repeated(experiment, best, num_seeds)
     num_missing = sum(one is None or not one.state.is_finished() for ones in found for one in ones)
     sign = -1 if DIRECTIONS[metric] == "maximize" else 1
     confirmed = [_confirm(trial, ones, metric) for trial, ones in zip(best, found, strict=True)]
@@ -201,11 +198,23 @@ def is_settled(experiment: Experiment, settings: Mapping[str, Any], trials: Sequ
         ExperimentError: a study is damaged or cannot be reached.
     """
     confirmation = read_confirmation(experiment, settings, trials)
-    if confirmation is not None and confirmation.num_missing:
-        return False
+    if confirmation is not None:
+        numbers = [one.trial for one in confirmation.trials]
+        repeated = _find_repeated(experiment, [trials[number] for number in numbers], confirmation.num_seeds)
+        if confirmation.num_missing or any(one is not None and is_lost(one) for ones in repeated for one in ones):
+            return False
     has_folds = read_folds(settings) is not None
     winner = choose_winner(trials, confirmation, metric=str(settings["metric"]), has_folds=has_folds)
     return winner is None or find_final(experiment, winner[0]) is not None
+
+
+def _find_repeated(
+    experiment: Experiment, best: Sequence[FrozenTrial], num_seeds: int
+) -> list[list[FrozenTrial | None]]:
+    part = experiment.part(CONFIRMATION)
+    part.fetch()
+    there = by_key(list_trials(part)) if part.exists() else {}
+    return [[there.get((trial.number, replicate, None)) for replicate in range(1, num_seeds + 1)] for trial in best]
 
 
 def _confirm(trial: FrozenTrial, repeated: Sequence[FrozenTrial | None], metric: str) -> ConfirmedTrial:

@@ -10,10 +10,12 @@ from typing import Any, TypeGuard
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from search.records.record import FOLD, NUM_EPOCHS
+from search.records.record import FOLD, NUM_EPOCHS, REASON, Reason
 
 OF_TRIAL, SEED, REPLICATE = "of_trial", "seed", "replicate"
 """User attributes of a repetition, besides those of ``search.records.record``; all hold whole numbers."""
+
+_OF_MACHINES = (Reason.INFRASTRUCTURE, Reason.MEMORY, Reason.TIMEOUT)
 
 Key = tuple[int | None, int | None, int | None]
 
@@ -82,10 +84,15 @@ def _is_count(value: Any) -> TypeGuard[int]:
 
 
 def by_key(trials: Sequence[FrozenTrial]) -> dict[Key, FrozenTrial]:
-    """The repetitions among the trials; of several with one key the first."""
+    """The repetitions among the trials; of several attempts at one the last."""
     found: dict[Key, FrozenTrial] = {}
     for trial in trials:
         repetition = read_repetition(trial)
         if repetition is not None:
-            found.setdefault(repetition.key, trial)
+            found[repetition.key] = trial
     return found
+
+
+def is_lost(trial: FrozenTrial) -> bool:
+    """Whether it was its machine that failed, so that another attempt may come to an end."""
+    return trial.state == TrialState.FAIL and trial.user_attrs.get(REASON) in _OF_MACHINES

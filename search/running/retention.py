@@ -19,6 +19,7 @@ from search.records.experiment import Experiment
 from search.records.inventory import measure_folder
 
 _BYTES_PER_PARAMETER = 4
+_SIZE = "input_size"  # of the images, which AlexNet-11 has more weights for if they are larger
 _GB = 1e9
 _SECONDS_BETWEEN_CHECKS = 10.0
 
@@ -125,6 +126,13 @@ def _models_per_live_trial(config: SearchConfig) -> int:
 
 def _model_bytes(config: SearchConfig) -> int:
     """The size of the largest network of the space."""
+    size = config.space.dimensions.get(_SIZE)
+    choices = [{}, *({_SIZE: value} for value in (size.values() if size else ()))]
     with torch.device("meta"):
-        models = [build_network(network.name, {}) for network in config.space.networks]
+        models = [
+            build_network(network.name, choice)
+            for network in config.space.networks
+            for choice in choices
+            if choice.keys() <= network.hyperparameters.__dataclass_fields__.keys()
+        ]
     return _BYTES_PER_PARAMETER * max(sum(p.numel() for p in model.parameters()) for model in models)

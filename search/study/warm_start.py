@@ -25,6 +25,7 @@ _COMPARABLE = frozenset(
         *("space", "seed", "test_size", "sampler", "pruner", "min_epochs", "reduction_factor", "deterministic"),
         *("max_trials", "max_concurrent_trials", "time_budget_s", "trial_timeout_s", "max_restarts"),
         *("workers_per_trial", "cpus_per_trial", "gpus_per_trial", "keep_checkpoints", "max_disk_gb", "study_storage"),
+        *("confirm", "mlflow", "feature_cache_gb", "max_cluster_share", "accelerator_type", "node_labels"),
     }
 )
 

@@ -34,7 +34,7 @@ from search.records.cross_validation import (
 from search.records.experiment import Experiment
 from search.records.predictions import Predictions
 from search.records.record import MESSAGE, best_epoch, list_trials
-from search.records.repetition import Repetition, by_key
+from search.records.repetition import Repetition, by_key, is_lost, read_repetition
 from search.running.preparation import Prepared
 from search.running.progress import Progress
 from search.running.runner import Outcome
@@ -131,13 +131,9 @@ def check_same(experiment: Experiment, wanted: list[Repetition]) -> None:
     """
     experiment.fetch()
     trials = list_trials(experiment) if experiment.exists() else []
-    there = by_key(trials)
-    mine = {one.key: (one.params, one.num_epochs, one.seed) for one in wanted}
-    same = all(
-        key in mine and mine[key] == (one.params, one.user_attrs["num_epochs"], one.user_attrs["seed"])
-        for key, one in there.items()
-    )
-    if not same or len(there) < len(trials):
+    mine = [(one.key, one.params, one.num_epochs, one.seed) for one in wanted]
+    there = [read_repetition(trial) for trial in trials]
+    if not all(one is not None and (one.key, one.params, one.num_epochs, one.seed) in mine for one in there):
         raise ExperimentError(
             f"experiment {experiment.name} exists and holds something else than these {len(wanted)} folds; valid: "
             "the same command as before, or another --name"
@@ -208,8 +204,10 @@ def _predict_fold(
 ) -> FoldPredictions:
     trial = by_key(list_trials(experiment))[wanted.key]
     if trial.state != TrialState.COMPLETE:
+        again = "; the same command trains it again" if is_lost(trial) else ""
         raise ExperimentError(
-            f"fold {wanted.fold} of {experiment.name} failed, so there is no result: {trial.user_attrs.get(MESSAGE)}"
+            f"fold {wanted.fold} of {experiment.name} failed, so there is no result{again}: "
+            f"{trial.user_attrs.get(MESSAGE)}"
         )
     assert wanted.fold is not None
     experiment.trial(trial.number).fetch()

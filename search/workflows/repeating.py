@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
+from optuna.trial import FrozenTrial
+
 from fmnist_models.epoch import DIRECTIONS
 from fmnist_models.files import write_aside
 from fmnist_models.folds import FoldedImages
@@ -12,7 +14,7 @@ from fmnist_models.training import Training
 from search.configuration.config import SearchConfig
 from search.records.experiment import Experiment
 from search.records.record import list_trials, open_study
-from search.records.repetition import Repetition, by_key
+from search.records.repetition import Repetition, by_key, is_lost
 from search.records.results import read_trials
 from search.running.continuation import check_continuation, open_experiment
 from search.running.preparation import Prepared
@@ -24,14 +26,15 @@ from search.study.search_study import SearchStudy
 
 
 def are_trained(experiment: Experiment, wanted: Sequence[Repetition]) -> bool:
-    """Whether each of the repetitions has been trained to its end, or has failed.
+    """Whether each of the repetitions has been trained to its end, or has failed by no fault of its machine.
 
     Raises:
         ExperimentError: the study that holds them is damaged or cannot be reached.
     """
     experiment.fetch()
-    there = by_key(list_trials(experiment)) if experiment.exists() else {}
-    return all(one.key in there and there[one.key].state.is_finished() for one in wanted)
+    trials = list_trials(experiment) if experiment.exists() else []
+    running = [key for key, trial in by_key(trials).items() if not trial.state.is_finished()]
+    return not _missing(trials, wanted) and not any(one.key in running for one in wanted)
 
 
 def check_configuration(experiment: Experiment, prepared: Prepared) -> None:
@@ -57,7 +60,8 @@ def train_repetitions(
 ) -> Outcome:
     """Trains those of the repetitions that have not been trained, on the connected Ray cluster.
 
-    A repetition keeps its number, its seed and what it has trained, whatever else is wanted later. ``prepared``: of the
+    A repetition keeps its number, its seed and what it has trained, whatever else is wanted later; one whose machine
+    failed is a new trial. ``prepared``: of the
     search, or with other images. ``time_left_s``: seconds after which no more is trained. ``keep_weights``: each keeps
     the weights of its last epoch, else none does in the end.
 
@@ -75,12 +79,12 @@ def train_repetitions(
     if time_left_s is not None and time_left_s <= 0:
         return Outcome.OUT_OF_TIME
     before = list_trials(experiment) if experiment.exists() else []
-    total = len(before) + sum(one.key not in by_key(before) for one in wanted)
+    total = len(before) + len(_missing(before, wanted))
     config = _derive_config(prepared, total, time_left_s=time_left_s, keep_weights=keep_weights)
     with open_experiment(experiment, config):
         study = open_study(experiment, study_storage=config.study_storage, direction=DIRECTIONS[config.metric])
         trials = study.get_trials(deepcopy=False)
-        missing = [one for one in wanted if one.key not in by_key(trials)]
+        missing = _missing(trials, wanted)
         config = config.model_copy(update={"max_trials": len(trials) + len(missing)})
         progress.begin(title, config, trials)
         outcome = run_trials(
@@ -105,6 +109,12 @@ def remove_checkpoints(experiment: Experiment) -> None:
         files = experiment.trial(trial.number)
         paths = (files.last, files.best)
         files.remove(*(path for path in paths if there is None or path in there or path.exists()))
+
+
+def _missing(trials: Sequence[FrozenTrial], wanted: Sequence[Repetition]) -> list[Repetition]:
+    """Those that no trial is, or none that has come to its own end or may yet do so."""
+    there = by_key(trials)
+    return [one for one in wanted if one.key not in there or is_lost(there[one.key])]
 
 
 def _derive_config(
