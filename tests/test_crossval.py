@@ -135,9 +135,11 @@ def test_a_search_does_not_go_on_with_folds_nor_folds_with_a_search(
 ) -> None:
     shutil.copytree(validated, tmp_path / "e")
     name = f"mine-trial-1-{NUM_FOLDS}-folds"
+    before = tmp_path.joinpath("e", name, "config.yaml").read_text()
     code, _, err = fmnist(capsys, "search", "resume", name, "--trials", 9, "--experiments-dir", tmp_path / "e")
     assert code == 2
     assert "no search to go on with" in err
+    assert tmp_path.joinpath("e", name, "config.yaml").read_text() == before
     code, _, err = fmnist(capsys, "crossval", "mine", "--name", "mine", "--experiments-dir", tmp_path / "e")
     assert code == 2
     assert "holds something else" in err

@@ -824,6 +824,12 @@ def test_an_experiment_whose_database_is_out_of_reach_stays_whole(
     postgresql.stop()
     code, said = fmnist(capsys, "experiments", "remove", "x", "--yes")
     assert (code, f"the database {study_storage} cannot be used" in said) == (2, True)
+    before = experiment.config.read_text()
+    (folder.parent / "new.yaml").write_text(make_config(study_storage).to_yaml())
+    for command in ("search resume x --trials 99", f"search run {folder.parent}/new.yaml"):
+        code, said = fmnist(capsys, *command.split())
+        assert (code, f"the database {study_storage} cannot be used" in said) == (2, True)
+    assert experiment.config.read_text() == before
     postgresql.start()
     assert os.listdir(folder) == ["x"]
     assert states(experiment) == ["COMPLETE", "COMPLETE", "RUNNING"]

@@ -88,7 +88,7 @@ def _run(request: Request) -> SearchResult:
     from search.integrations.mlflow_sender import sending
     from search.records.confirmation import is_settled
     from search.records.cost import measure_cost
-    from search.running.continuation import open_experiment
+    from search.running.continuation import check_study, open_experiment
     from search.running.progress import SearchProgress
     from search.running.retention import check_room
     from search.running.slots import cluster_resources, local_resources
@@ -115,6 +115,7 @@ def _run(request: Request) -> SearchResult:
         config = prepared.config
         queue = read_queue(request.enqueue, config.space) if request.enqueue else ()
         check_room(experiment, config, num_slots=slots.count)
+        check_study(experiment, config)
         warm = stack.enter_context(open_experiment(experiment, config, warm_start=request.warm_start))
         study = SearchStudy.open(experiment, config, warm=warm.trials)
         experiment.send()

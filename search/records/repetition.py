@@ -10,6 +10,8 @@ from typing import Any, TypeGuard
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from search.errors import ExperimentError
+from search.records.experiment import Experiment
 from search.records.record import FOLD, NUM_EPOCHS, REASON, Reason
 
 OF_TRIAL, SEED, REPLICATE = "of_trial", "seed", "replicate"
@@ -77,6 +79,19 @@ def read_repetition(trial: FrozenTrial) -> Repetition | None:
         replicate=replicate,
         fold=fold,
     )
+
+
+def check_is_search(experiment: Experiment, trials: Sequence[FrozenTrial]) -> None:
+    """Makes sure that none of the experiment's trials is a repetition.
+
+    Raises:
+        ExperimentError: one is.
+    """
+    if any(NUM_EPOCHS in trial.user_attrs for trial in trials):
+        raise ExperimentError(
+            f"{experiment.location} holds trainings that repeat a trial, and is no search to go on with; the command "
+            "that began it continues it"
+        )
 
 
 def _is_count(value: Any) -> TypeGuard[int]:

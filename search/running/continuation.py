@@ -13,8 +13,11 @@ from fmnist_models.errors import FileError
 from fmnist_models.files import read_bounded, read_json, write_aside
 from search.configuration.config import SearchConfig, read_config
 from search.errors import ConfigError
+from search.records.database import Access, open_database
 from search.records.experiment import Experiment
 from search.records.lock import lock_experiment
+from search.records.record import list_trials
+from search.records.repetition import check_is_search
 from search.records.versions import collect_versions
 from search.study.warm_start import MAX_CHARS, WarmStart, dump_warm_start, parse_warm_start, read_warm_start
 
@@ -68,6 +71,20 @@ def _flatten(config: SearchConfig) -> dict[str, Any]:
     """Key → value, with each dimension of the space under a key of its own."""
     settings = config.model_dump()
     return settings | {f"space.{name}": value for name, value in settings.pop("space").items()}
+
+
+def check_study(experiment: Experiment, config: SearchConfig) -> None:
+    """Makes sure that a search can go on with the experiment's study, or have one, before anything is written.
+
+    Raises:
+        ConfigError: the experiment exists with another configuration.
+        ExperimentError: its study is damaged or no search's, or its database cannot be reached.
+    """
+    if experiment.exists():
+        check_continuation(experiment, config)
+        check_is_search(experiment, list_trials(experiment))
+    elif config.study_storage is not None:
+        open_database(config.study_storage, Access.CREATE)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from search.records.experiment import Experiment
 from search.records.fold_values import FOLD_EPOCHS
 from search.records.journal import one_append
 from search.records.record import MESSAGE, NUM_EPOCHS, REASON, Failure, best_value, open_study
-from search.records.repetition import Repetition, read_repetition
+from search.records.repetition import Repetition, check_is_search, read_repetition
 from search.study.fold_standings import FoldStandings
 from search.study.horizon import Horizon
 from search.study.pruning import build_pruner
@@ -93,11 +93,7 @@ class SearchStudy:
             ExperimentError: it cannot be opened, or holds repetitions, which no search goes on with.
         """
         study = open_study(experiment, study_storage=config.study_storage, direction=DIRECTIONS[config.metric])
-        if any(NUM_EPOCHS in trial.user_attrs for trial in study.get_trials(deepcopy=False)):
-            raise ExperimentError(
-                f"{experiment.location} holds trainings that repeat a trial, and is no search to go on with; the "
-                "command that began it continues it"
-            )
+        check_is_search(experiment, study.get_trials(deepcopy=False))
         return cls(study, config, warm=warm)
 
     def enqueue(self, configurations: Sequence[dict[str, Any]]) -> int:
