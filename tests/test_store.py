@@ -23,12 +23,14 @@ from search.configuration.config import parse_config
 from search.errors import ExperimentError
 from search.records.address import STUDY_STORAGE_VARIABLE
 from search.records.confirmation import plan_confirmation, read_confirmation
-from search.records.experiment import CONFIRMATION, Experiment, find_experiment, new_experiment
-from search.records.record import list_trials, open_study
+from search.records.experiment import CONFIRMATION, Experiment, TrialFiles, find_experiment, new_experiment
+from search.records.record import Reason, list_trials, open_study
 from search.records.removal import remove_experiments
 from search.records.store import Store, parse_store
+from search.review.trial_detail import read_details
 from search.running.continuation import open_experiment
 from search.running.retention import Retention
+from search.running.time_limit import read_timeout
 from search.study.search_study import SearchStudy
 
 REPOSITORY = Path(__file__).parent.parent
@@ -135,6 +137,42 @@ def test_an_experiment_there_needs_a_database(store: Store, tmp_path: Path) -> N
 
 
 @pytest.mark.timeout(800)
+def test_where_a_trial_hung_is_known_after_its_files_were_fetched(store: Store) -> None:
+    """Its process fetches them while its time is running, and is ended from within."""
+    files = TrialFiles(store.local / "x" / "trials" / "00000", store)
+    script = (
+        "import sys, time; from pathlib import Path; from search.records.experiment import TrialFiles; "
+        "from search.records.store import Store; from search.running.time_limit import time_limit\n"
+        "files = TrialFiles(Path(sys.argv[1]), Store(sys.argv[2]))\n"
+        "with time_limit(files, 2.0): files.fetch(); time.sleep(60)"
+    )
+    files.path.mkdir(parents=True)
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-c", script, str(files.path), store.address]
+    assert subprocess.run(command, env=environment, timeout=60, check=False, capture_output=True).returncode == 1
+    failure = read_timeout(files)
+    assert failure is not None
+    assert failure.reason == Reason.TIMEOUT
+
+
+def test_who_reads_a_trial_leaves_alone_what_a_process_here_is_writing(store: Store, tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/study.db"
+    config = parse_config(SEARCH | {"study_storage": database}, where="test")
+    experiment = new_experiment("x", directory=store, study_storage=database)
+    with open_experiment(experiment, config):
+        study = SearchStudy.open(experiment, config)
+        assert study.next_assignment() is not None
+        study.report(0, make_epoch(1, 0.5))
+        experiment.send()
+        best = experiment.trial(0).best
+        best.parent.mkdir(exist_ok=True)
+        best.write_bytes(b"not sent yet")
+        read_details(experiment, [0])
+        assert best.read_bytes() == b"not sent yet"
+    read_details(experiment, [0])
+    assert not best.exists()
+
+
 def test_a_search_begun_on_one_machine_is_continued_and_read_on_others(store: Store, tmp_path: Path) -> None:
     """The first machine is killed in the middle of it; the database is the only file that all of them see."""
     config, database = tmp_path / "small.yaml", f"sqlite:///{tmp_path}/study.db"

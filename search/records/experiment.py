@@ -139,7 +139,7 @@ class Experiment:
 
         A copy in which a search runs is the newest there is, and stays as it is.
         """
-        if self.store is not None and not self._is_held():
+        if self.store is not None and not self.is_held():
             self.store.fetch(self.path)
 
     def send(self) -> None:
@@ -154,10 +154,11 @@ class Experiment:
 
     def fetch_best(self) -> None:
         """Of an experiment on object storage, makes the copy of the best model current."""
-        if self.store is not None and not self._is_held():
+        if self.store is not None and not self.is_held():
             self.store.fetch(self.best_weights.parent)
 
-    def _is_held(self) -> bool:
+    def is_held(self) -> bool:
+        """Whether a process of this machine runs the experiment."""
         try:
             with self.lock.open("rb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -280,9 +281,9 @@ class TrialFiles:
             path.unlink(missing_ok=True)
 
     def fetch(self) -> None:
-        """Of an experiment on object storage, makes the copy current."""
+        """Of an experiment on object storage, makes the copy current; ``timeout`` is of this machine alone."""
         if self.store is not None:
-            self.store.fetch(self.path)
+            self.store.fetch(self.path, besides=self.timeout)
 
     def send(self, *paths: Path) -> None:
         """Of an experiment on object storage, sends some of them, in this order."""

@@ -59,8 +59,8 @@ class Store:
             start = len(self.address_of(self.local).partition("://")[2]) + 1
             return [self.local / name[start:] for name in _files(self.address).find(self.address_of(folder))]
 
-    def fetch(self, folder: Path) -> None:
-        """Makes the files that are directly in ``folder`` those that the store has there, and no others."""
+    def fetch(self, folder: Path, *, besides: Path | None = None) -> None:
+        """Makes the files that are directly in ``folder`` those that the store has there, and no others ``besides``."""
         with self._explained():
             there = {entry["name"].rpartition("/")[2]: entry["size"] for entry in self._list(folder, kind="file")}
             names = [name for name in there if _FILE_NAME.fullmatch(name)]
@@ -69,7 +69,8 @@ class Store:
                     raise ExperimentError(f"{self.address_of(folder / name)} is larger than any file of an experiment")
             folder.mkdir(parents=True, exist_ok=True)
             for path in folder.iterdir():
-                if path.is_file() and path.name not in names and _FILE_NAME.fullmatch(path.name):
+                is_ours = path.is_file() and _FILE_NAME.fullmatch(path.name) and path != besides
+                if is_ours and path.name not in names:
                     path.unlink()
             for name in names:
                 part = folder / f".{name}.{os.getpid()}.part"

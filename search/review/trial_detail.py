@@ -124,7 +124,8 @@ def _is_same(a: object, b: object) -> bool:
 
 def _read_detail(experiment: Experiment, trial: FrozenTrial, metric: str, dataset: str) -> TrialDetail:
     files = experiment.trial(trial.number)
-    files.fetch()
+    if trial.state.is_finished() or not experiment.is_held():  # what a process here is writing is the newest there is
+        files.fetch()
     row = listing_row(trial, metric=metric, dataset=dataset)
     started, size = trial.datetime_start, fold_epochs(trial)
     return TrialDetail(
