@@ -19,6 +19,7 @@ from fmnist_models.prediction import normalise
 from fmnist_models.prefix import Chain, frozen_prefix, split_at
 
 _BATCH = 250
+_OWN_BYTES = 2**28  # of features that are in the memory of each process that trains
 _FORMAT = 2
 """To be raised when what a stage makes of an image changes: a network, its normalisation, its enlargement."""
 
@@ -59,8 +60,8 @@ def find_features(
 ) -> Features | None:
     """Features of ``parts``, images ``(N, 28, 28)`` uint8 to train on, to validate and, perhaps, the latter's mirror
     images, computed or out of the cache; ``None`` if no stage is frozen, or the cache is too small for them.
-    ``is_shared``: other trainings may want them too, so that they are put into the cache. ``rest``: the chain that goes
-    on with them, where there is one already.
+    ``is_shared``: other trainings may want them too, so that they are put into the cache; others are kept in memory,
+    a few. ``rest``: the chain that goes on with them, where there is one already.
 
     The key stands for all that decides them, the arithmetic included: weights of the frozen stages, images,
     normalisation, precision, torch, and what it computes on. Batches of one size make them the same, bit for bit,
@@ -83,6 +84,8 @@ def find_features(
     described = f"{network.name} {getattr(model, 'input_size', 28)} {prefix}"
     one = _run(stem, parts[0][:1], normalisation=normalisation, precision=precision)
     if not cache.fits(one.nbytes * max(len(part) for part in parts), num_parts=len(parts)):
+        return None
+    if not is_shared and one.nbytes * sum(map(len, parts)) > _OWN_BYTES:
         return None
 
     def find(part: Tensor) -> Tensor:

@@ -132,6 +132,15 @@ def test_what_is_too_large_for_the_cache_is_not_kept(few: TrainingData, tmp_path
     assert not cache.folder.exists()
 
 
+def test_of_random_weights_which_are_a_trials_own_only_a_few_are_kept(
+    few: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = FeatureCache(tmp_path / "features", max_bytes=10**9)
+    assert train(PLANS["LeNet"], few, cache)._features is not None
+    monkeypatch.setattr("fmnist_models.features._OWN_BYTES", 1000)
+    assert train(PLANS["LeNet"], few, cache)._features is None
+
+
 # The cache.
 
 

@@ -94,6 +94,13 @@ def test_weights_are_those_of_the_epoch_that_is_recorded(values: tuple[float, ..
     assert any(file.what == "best weights" for file in read_details(experiment, [0])[0].files) == is_over
 
 
+def test_weights_of_a_trial_that_was_begun_anew_are_not_taken_for_those_of_the_recorded_epoch(tmp_path: Path) -> None:
+    experiment = make_trial(tmp_path, 0.5, 0.9, 0.6, 0.8, 0.7)
+    save_weights(experiment.trial(0).best, load_weights(experiment.trial(0).best), metadata={"epoch": "4"})
+    with pytest.raises(ExperimentError, match=r"not those of its best epoch, 2: .*begun anew"):
+        evaluate(experiment)
+
+
 def test_weights_of_an_older_version_do_not_say_their_epoch_and_are_tested(tmp_path: Path) -> None:
     experiment = make_trial(tmp_path, 0.5, 0.7, 0.6, 0.8)
     save_weights(experiment.trial(0).best, load_weights(experiment.trial(0).best))

@@ -110,6 +110,11 @@ def evaluate_trial(
             f"trial {trial.number} of {experiment.name} has no weights; after a search only the best "
             f"{config.keep_checkpoints} (keep_checkpoints) have"
         )
+    if _is_behind(weights, epoch):
+        raise ExperimentError(
+            f"trial {trial.number} of {experiment.name} has weights, but not those of its best epoch, {epoch}: it was "
+            "begun anew when its checkpoint could not be read; valid: another trial"
+        )
     model, hyperparameters = load_predictor(experiment, config, trial)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     test = load_images(config.dataset, "test", root=data_root, size=config.test_size)
