@@ -23,8 +23,15 @@ class GreyBlock(nn.Sequential):
     Differences are those of rounding.
     """
 
+    _placement: Tensor
+
     def __init__(self, channels: int) -> None:
         super().__init__(nn.Conv2d(1, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.MaxPool2d(2), nn.ReLU())
+        # Where the filter's nine weights lie among the 16 pixels, at each of the four places: (9, 4, 16).
+        weights = torch.eye(9).view(9, 3, 3)
+        places = [(right, 1 - right, down, 1 - down) for down in (0, 1) for right in (0, 1)]
+        placement = torch.stack([functional.pad(weights, place).flatten(1) for place in places], 1)
+        self.register_buffer("_placement", placement, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         is_even = x.shape[2] % 2 == x.shape[3] % 2 == 0
@@ -39,40 +46,43 @@ class GreyBlock(nn.Sequential):
         assert isinstance(conv, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d)
         assert conv.bias is not None
-        images, height, width = len(x), x.shape[2] // 2, x.shape[3] // 2
         pixels = functional.pad(x[:, 0], (1, 1, 1, 1)).unfold(1, 4, 2).unfold(2, 4, 2).reshape(-1, 16)
-        kernel = conv.weight[:, 0]
-        places = [(right, 1 - right, down, 1 - down) for down in (0, 1) for right in (0, 1)]
-        weights = torch.stack([functional.pad(kernel, place).flatten(1) for place in places])  # (4, C, 16)
-        mean = (weights @ pixels.mean(0)).mean(0)
-        products = pixels.t() @ pixels / len(pixels)
-        variance = ((weights @ products) * weights).sum(2).mean(0) - mean.square()
+        kernels = conv.weight.view(-1, 9)
+        with torch.no_grad():
+            seen, seen_together = self._moments(pixels)
+        mean = kernels @ seen + conv.bias
+        variance = (kernels @ seen_together * kernels).sum(1)
+        _follow(norm, mean, variance, count=4 * len(pixels))
         scale = norm.weight * torch.rsqrt(variance + norm.eps)
         sign = torch.where(norm.weight < 0, -1.0, 1.0)
-        largest = _LargestOfFour.apply(pixels, weights * sign[:, None])
-        # The bias is in the mean too: its gradient is zero, but it has one.
-        shift = norm.bias + (conv.bias - (mean + conv.bias)) * scale
-        out = functional.relu(torch.addcmul(shift, largest, scale * sign))
-        _follow(norm, mean + conv.bias, variance, count=4 * len(pixels))
-        return out.view(images, height, width, -1).permute(0, 3, 1, 2)
+        largest = _LargestOfFour.apply(pixels, sign[:, None] * kernels, self._placement)
+        out = functional.relu(torch.addcmul(norm.bias + (conv.bias - mean) * scale, largest, scale * sign))
+        return out.view(len(x), x.shape[2] // 2, x.shape[3] // 2, -1).permute(0, 3, 1, 2)
+
+    def _moments(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean ``(9,)`` and covariance ``(9, 9)`` of what a filter's weights are multiplied with, wherever it lies."""
+        mean = (self._placement @ pixels.mean(0)).mean(1)
+        products = pixels.t() @ pixels / (4 * len(pixels))
+        squares = (self._placement @ products).flatten(1) @ self._placement.flatten(1).t()
+        return mean, squares - torch.outer(mean, mean)
 
 
 class _LargestOfFour(torch.autograd.Function):
-    """``(N, 16)`` pixels and ``(4, C, 16)`` weights → ``(N, C)``, the largest of each four products; of equal ones the
-    first has the gradient."""
+    """``(N, 16)`` pixels, ``(C, 9)`` filters and where these lie → ``(N, C)``, the largest of each four products; of
+    equal ones the first has the gradient."""
 
     @staticmethod
-    def forward(ctx: Any, pixels: Tensor, weights: Tensor) -> Tensor:
-        products = [pixels @ part.t() for part in weights]
+    def forward(ctx: Any, pixels: Tensor, kernels: Tensor, placement: Tensor) -> Tensor:
+        products = [pixels @ (kernels @ place).t() for place in placement.unbind(1)]
         largest = torch.maximum(products[0], products[1])
         for product in products[2:]:
             torch.maximum(largest, product, out=largest)
-        ctx.save_for_backward(pixels, largest, *products[:3])
+        ctx.save_for_backward(pixels, placement, largest, *products[:3])
         return largest
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
-        pixels, largest, *products = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
+        pixels, placement, largest, *products = ctx.saved_tensors
         found, left = [], gradient
         for product in products:
             # Where the product is the largest; a comparison and a mask take three times as long.
@@ -80,7 +90,7 @@ class _LargestOfFour(torch.autograd.Function):
             found.append(taken.t() @ pixels)
             left = left - taken
         found.append(left.t() @ pixels)
-        return None, torch.stack(found)
+        return None, torch.cat(found, 1) @ placement.flatten(1).t(), None
 
 
 @torch.no_grad()

@@ -35,6 +35,9 @@ FOLD = "fold"
 """User attribute of a trial that is one fold of a cross-validation: of the same configuration as the others, so that
 none is better."""
 
+PAUSES = "pauses"
+"""User attribute of a trial that was interrupted and continued: when nobody trained it, as pairs of ISO times."""
+
 STATE_NAMES = {
     TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "pruned",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial
@@ -13,6 +12,7 @@ from search.errors import ExperimentError
 from search.records.experiment import Experiment
 from search.records.fold_values import FOLDS, complete_folds
 from search.records.record import MESSAGE, REASON, STATE_NAMES, best_epoch, best_value, list_trials
+from search.records.spans import worked_s
 from search.records.tracking import Target, parse_tracking_uri
 from search.yaml_file import read_yaml
 
@@ -125,21 +125,9 @@ def trial_row(trial: FrozenTrial, *, metric: str, dataset: str) -> Row:
         "value": best_value(trial, metric),
         "best_epoch": best_epoch(trial, metric),
         "epochs": len(trial.intermediate_values),
-        "duration_s": trial.duration.total_seconds() if trial.duration else None,
+        "duration_s": worked_s(trial),
         FOLDS: complete_folds(trial),
         "reason": trial.user_attrs.get(REASON),
         "message": trial.user_attrs.get(MESSAGE) if REASON in trial.user_attrs else None,
         "dataset": dataset,
     }
-
-
-def busy_s(trials: Sequence[FrozenTrial]) -> float:
-    """Seconds in which at least one of the trials that have ended was under way: the union of their times, so that
-    neither parallel trials nor a pause between two runs count."""
-    spans = sorted((t.datetime_start, t.datetime_complete) for t in trials if t.datetime_start and t.datetime_complete)
-    total_s, until = 0.0, datetime.min
-    for start, end in spans:
-        if end > max(start, until):
-            total_s += (end - max(start, until)).total_seconds()
-            until = end
-    return total_s

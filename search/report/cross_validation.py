@@ -14,7 +14,7 @@ from search.records.cross_validation import (
     read_cross_validation,
 )
 from search.records.record import STATE_NAMES
-from search.records.results import busy_s
+from search.records.spans import busy_s
 from search.report.items import Item, Missing, Numbers, Section
 from search.report.material import Material
 from search.report.wording import count, dataset, duration, parameters, text

@@ -7,7 +7,8 @@ from collections import Counter
 from search.records.fold_values import complete_folds, read_folds
 from search.records.inventory import State
 from search.records.record import STATE_NAMES, best_epoch
-from search.records.results import busy_s, compact_parameters
+from search.records.results import compact_parameters
+from search.records.spans import busy_s
 from search.report.evaluated import Evaluated
 from search.report.material import Material
 from search.report.wording import count, dataset, duration, network, parameters, text

@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.records.record import MESSAGE, REASON, STATE_NAMES, best_epoch, best_value
 from search.records.results import compact_parameters
+from search.records.spans import worked_s
 from search.report.material import Material
 from search.report.wording import count, text
 
@@ -65,6 +66,7 @@ def tabulate_trials(material: Material) -> TrialsTable:
 def _row(trial: FrozenTrial, material: Material, values: dict[str, Any], names: Sequence[str]) -> list[str]:
     epoch, value = best_epoch(trial, material.metric), best_value(trial, material.metric)
     last = max(trial.intermediate_values, default=None)
+    duration_s = worked_s(trial)
     reason = trial.user_attrs.get(REASON)
     return [
         str(trial.number),
@@ -74,7 +76,7 @@ def _row(trial: FrozenTrial, material: Material, values: dict[str, Any], names: 
         "" if last is None else f"{trial.intermediate_values[last]:.6g}",
         "" if last is None else str(last),
         str(len(trial.intermediate_values)),
-        f"{trial.duration.total_seconds():.1f}" if trial.duration else "",
+        "" if duration_s is None else f"{duration_s:.1f}",
         *(text(values[name], limit=60) if name in values else "" for name in names),
         "" if reason is None else text(reason, limit=40),
         "" if reason is None else text(trial.user_attrs.get(MESSAGE, ""), limit=_MAX_MESSAGE),

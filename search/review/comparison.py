@@ -17,7 +17,8 @@ from search.errors import ExperimentError, SelectionError
 from search.records.confirmation import find_winner_or_best
 from search.records.experiment import Experiment
 from search.records.record import STATE_NAMES, is_cross_validation, list_trials
-from search.records.results import busy_s, compact_parameters, read_settings
+from search.records.results import compact_parameters, read_settings
+from search.records.spans import busy_s
 from search.review.trial_detail import differing
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from search.records.evaluation_file import Evaluation, read_evaluation
 from search.records.experiment import Experiment
 from search.records.fold_values import FOLDS, complete_folds
 from search.records.record import best_epoch, best_value
+from search.records.spans import worked_s
 
 
 def read_tests(experiment: Experiment) -> dict[int, Evaluation]:
@@ -41,8 +42,9 @@ def notes_of(
     folds = complete_folds(trial)
     if folds is not None:
         notes[FOLDS] = folds
-    if trial.duration is not None:
-        notes["duration_s"] = round(trial.duration.total_seconds(), 3)
+    duration_s = worked_s(trial)
+    if duration_s is not None:
+        notes["duration_s"] = round(duration_s, 3)
     if test is not None:
         notes |= test_metrics(test)
     files = experiment.trial(trial.number)

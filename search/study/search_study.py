@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import optuna
@@ -16,7 +17,7 @@ from search.errors import ExperimentError
 from search.records.experiment import Experiment
 from search.records.fold_values import FOLD_EPOCHS
 from search.records.journal import one_append
-from search.records.record import MESSAGE, NUM_EPOCHS, REASON, Failure, best_value, open_study
+from search.records.record import MESSAGE, NUM_EPOCHS, PAUSES, REASON, Failure, best_value, open_study
 from search.records.repetition import Repetition, check_is_search, read_repetition
 from search.study.fold_standings import FoldStandings
 from search.study.horizon import Horizon
@@ -54,7 +55,8 @@ class SearchStudy:
     is ``config.max_concurrent_trials``, and comes out when all of them have ended: then nothing depends on which of
     the C trials at work is the faster one.
 
-    ``repetitions``: new trials are these, in this order, and nothing is drawn.
+    ``repetitions``: new trials are these, in this order, and nothing is drawn. ``quiet_since``: the local time at which
+    the last run left the study; if it is not known, when a trial last began or ended.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class SearchStudy:
         warm: Sequence[FrozenTrial] = (),
         horizon: Horizon | None = None,
         repetitions: Sequence[Repetition] | None = None,
+        quiet_since: datetime | None = None,
     ) -> None:
         self.study = study
         self._config = config
@@ -75,6 +78,8 @@ class SearchStudy:
         # Kept beside the study, from which Optuna would make a list of all trials each time.
         trials = study.get_trials(deepcopy=False)
         self._ids = [trial._trial_id for trial in trials]
+        moments = [moment for trial in trials for moment in (trial.datetime_start, trial.datetime_complete) if moment]
+        self._quiet_since = quiet_since or max(moments, default=None)
         self._repetitions = None if repetitions is None else dict(enumerate(repetitions, start=len(trials)))
         self._open = {trial.number for trial in trials if not trial.state.is_finished()}
         self._num_enqueued = sum(_QUEUE in trial.user_attrs for trial in trials)
@@ -92,9 +97,11 @@ class SearchStudy:
         Raises:
             ExperimentError: it cannot be opened, or holds repetitions, which no search goes on with.
         """
+        journal = experiment.journal
+        quiet_since = datetime.fromtimestamp(journal.stat().st_mtime) if journal.exists() else None
         study = open_study(experiment, study_storage=config.study_storage, direction=DIRECTIONS[config.metric])
         check_is_search(experiment, study.get_trials(deepcopy=False))
-        return cls(study, config, warm=warm)
+        return cls(study, config, warm=warm, quiet_since=quiet_since)
 
     def enqueue(self, configurations: Sequence[dict[str, Any]]) -> int:
         """Puts chosen configurations (parameter → value) before all other new trials; those known already stay.
@@ -117,8 +124,11 @@ class SearchStudy:
         """
         if not self.has_next():
             return None
-        number = self._interrupted.pop(0) if self._interrupted else self._add()
+        is_continued = bool(self._interrupted)
+        number = self._interrupted.pop(0) if is_continued else self._add()
         self._running[number] = Trial(self.study, self._ids[number])
+        if is_continued:
+            self._note_pause(number)
         repetition = read_repetition(self.trial(number))
         if repetition is None:
             return Assignment(number, self._hyperparameters(number))
@@ -229,6 +239,15 @@ class SearchStudy:
             drawn.set_user_attr(_QUEUE, position)
         self._num_enqueued += fixed is not None
         return self._record(drawn, fold_epochs=self._config.max_epochs)
+
+    def _note_pause(self, number: int) -> None:
+        trial = self.trial(number)
+        if self._quiet_since is None or trial.datetime_start is None:
+            return
+        pause = (max(self._quiet_since, trial.datetime_start), datetime.now())
+        before = trial.user_attrs.get(PAUSES)
+        pauses = [*(before if isinstance(before, list) else ()), [moment.astimezone().isoformat() for moment in pause]]
+        self._running[number].set_user_attr(PAUSES, pauses)
 
     def _record(self, new: FrozenTrial, *, fold_epochs: int | None) -> int:
         """Adds a trial; where trials train folds, one that is not a single one of them, of so many epochs each."""
