@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 import pandas as pd
 import pytest
@@ -80,6 +82,19 @@ def is_of_ones_own_search(command: str) -> bool:
         return False
     names = ("my-search", "repeatable", "fmnist experiments", "fmnist cluster", "fmnist jobs")
     return any(name in command for name in names)
+
+
+def test_what_it_reaches_is_what_its_records_say() -> None:
+    docs = REPOSITORY / "docs"
+    (full,) = accuracies(docs / "full")
+    paper = accuracies(*(docs / "paper-customnet" / str(seed) for seed in range(3)))
+    assert f"**{full:.2%}**".replace("%", " %") in README
+    each = ", ".join(f"{100 * accuracy:.1f}" for accuracy in paper)
+    assert f"**{100 * fmean(paper):.1f} %** ({each})" in README
+
+
+def accuracies(*folders: Path) -> list[float]:
+    return [json.loads((folder / "evaluation.json").read_text())["scores"]["accuracy"] for folder in folders]
 
 
 @pytest.mark.slow
