@@ -26,6 +26,7 @@ from search.records.address import STUDY_STORAGE_VARIABLE, read_reference
 from search.records.confirmation import (
     Confirmation,
     find_final,
+    has_lost,
     is_settled,
     plan_confirmation,
     plan_final,
@@ -189,13 +190,26 @@ def test_what_its_machine_failed_is_left_to_train_and_the_new_attempt_counts(tmp
     part, trials = experiment.part(CONFIRMATION), list_trials(experiment)
     found = confirm(experiment, {0: [0.7, 0.7], 1: [0.99, LOST]})
     assert (found.winner, found.num_missing) == (0, 0)
+    assert has_lost(experiment, configure().model_dump(), trials)
     assert not are_trained(part, plan(trials))
-    assert not is_settled(experiment, configure().model_dump(), trials)
     [lost] = [one for one in plan(trials) if (one.of_trial, one.replicate) == (1, 2)]
     repeat(part, [lost], {1: [0.0, 0.9]})
     again = read_confirmation(experiment, configure().model_dump(), trials)
     assert again is not None
     assert (again.winner, again.trials[0].values) == (1, (0.99, 0.9))
+    assert not has_lost(experiment, configure().model_dump(), trials)
+    assert are_trained(part, plan(trials))
+
+
+def test_what_machines_failed_three_times_has_failed(tmp_path: Path) -> None:
+    experiment = make_search(tmp_path / "a")
+    part, trials = experiment.part(CONFIRMATION), list_trials(experiment)
+    confirm(experiment, {0: [0.7, 0.7], 1: [0.99, LOST]})
+    [lost] = [one for one in plan(trials) if (one.of_trial, one.replicate) == (1, 2)]
+    for _ in range(2):
+        assert has_lost(experiment, configure().model_dump(), trials)
+        repeat(part, [lost], {1: [0.0, LOST]})
+    assert not has_lost(experiment, configure().model_dump(), trials)
     assert are_trained(part, plan(trials))
 
 

@@ -167,8 +167,17 @@ def test_who_reads_a_trial_leaves_alone_what_a_process_here_is_writing(store: St
         best = experiment.trial(0).best
         best.parent.mkdir(exist_ok=True)
         best.write_bytes(b"not sent yet")
+        epochs = experiment.trial(0).epochs
+        epochs.write_text("of a worker elsewhere")
+        store.send(epochs)
+        epochs.unlink()
         read_details(experiment, [0])
         assert best.read_bytes() == b"not sent yet"
+        assert epochs.read_text() == "of a worker elsewhere"
+        experiment.trial(0).last.write_bytes(b"of a worker here")
+        epochs.write_text("newer")
+        read_details(experiment, [0])
+        assert epochs.read_text() == "newer"
     read_details(experiment, [0])
     assert not best.exists()
 

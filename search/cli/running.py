@@ -86,9 +86,9 @@ def _run(request: Request) -> SearchResult:
     from search.configuration.config import read_config
     from search.configuration.enqueue import read_queue
     from search.integrations.mlflow_sender import sending
-    from search.records.confirmation import is_settled
+    from search.records.confirmation import has_lost, is_settled
     from search.records.cost import measure_cost
-    from search.running.continuation import check_study, open_experiment
+    from search.running.continuation import open_experiment, read_noted, undone_if_refused
     from search.running.progress import SearchProgress
     from search.running.retention import check_room
     from search.running.slots import cluster_resources, local_resources
@@ -115,9 +115,10 @@ def _run(request: Request) -> SearchResult:
         config = prepared.config
         queue = read_queue(request.enqueue, config.space) if request.enqueue else ()
         check_room(experiment, config, num_slots=slots.count)
-        check_study(experiment, config)
+        noted = read_noted(experiment)
         warm = stack.enter_context(open_experiment(experiment, config, warm_start=request.warm_start))
-        study = SearchStudy.open(experiment, config, warm=warm.trials)
+        with undone_if_refused(experiment, noted):
+            study = SearchStudy.open(experiment, config, warm=warm.trials)
         experiment.send()
         num_untried = study.enqueue(queue)
         trials = study.study.get_trials(deepcopy=False)
@@ -133,7 +134,11 @@ def _run(request: Request) -> SearchResult:
             say(f"continues with {len(trials)} trials already in the study{than}", console)
         if request.address is not None:
             stack.enter_context(ray_log(experiment.log))
-        elif not study.is_finished() or not is_settled(experiment, config.model_dump(), trials):
+        elif (
+            not study.is_finished()
+            or not is_settled(experiment, config.model_dump(), trials)
+            or has_lost(experiment, config.model_dump(), trials)
+        ):
             stack.enter_context(local_ray(num_cpus=nodes[0].cpus, num_gpus=nodes[0].gpus, log=experiment.log))
         root = data_root(request.data_dir)
         stack.enter_context(sending(experiment, request.mlflow, tell=lambda text: say(text, console, style="yellow")))

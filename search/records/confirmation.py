@@ -17,7 +17,7 @@ from search.errors import ExperimentError
 from search.records.experiment import CONFIRMATION, FINAL, Experiment
 from search.records.fold_values import read_folds
 from search.records.record import best_epoch, best_trial, best_trials, list_trials
-from search.records.repetition import Repetition, by_key, is_lost, read_repetition
+from search.records.repetition import Repetition, by_key, list_lost, read_repetition
 
 _CONFIRM, _FINAL = 0x636F6E66, 0x66696E61  # keep these seeds apart from each other, and from those of a search's trials
 _MAX = 100
@@ -173,7 +173,8 @@ def read_confirmation(
         return None
     top, num_seeds = wanted
     best = best_trials(trials, metric)[:top]
-    found = _find_repeated(experiment, best, num_seeds)
+    there = by_key(_list_repeated(experiment))
+    found = [[there.get((trial.number, replicate, None)) for replicate in range(1, num_seeds + 1)] for trial in best]
     num_missing = sum(one is None or not one.state.is_finished() for ones in found for one in ones)
     sign = -1 if DIRECTIONS[metric] == "maximize" else 1
     confirmed = [_confirm(trial, ones, metric) for trial, ones in zip(best, found, strict=True)]
@@ -198,23 +199,30 @@ def is_settled(experiment: Experiment, settings: Mapping[str, Any], trials: Sequ
         ExperimentError: a study is damaged or cannot be reached.
     """
     confirmation = read_confirmation(experiment, settings, trials)
-    if confirmation is not None:
-        numbers = [one.trial for one in confirmation.trials]
-        repeated = _find_repeated(experiment, [trials[number] for number in numbers], confirmation.num_seeds)
-        if confirmation.num_missing or any(one is not None and is_lost(one) for ones in repeated for one in ones):
-            return False
+    if confirmation is not None and confirmation.num_missing:
+        return False
     has_folds = read_folds(settings) is not None
     winner = choose_winner(trials, confirmation, metric=str(settings["metric"]), has_folds=has_folds)
     return winner is None or find_final(experiment, winner[0]) is not None
 
 
-def _find_repeated(
-    experiment: Experiment, best: Sequence[FrozenTrial], num_seeds: int
-) -> list[list[FrozenTrial | None]]:
+def has_lost(experiment: Experiment, settings: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> bool:
+    """Whether a machine failed one of the repetitions of a confirmation, which the next run of the search tries again;
+    this one ranks its trial behind the others.
+
+    Raises:
+        ExperimentError: the study of the confirmation is damaged, or cannot be reached.
+    """
+    wanted = read_confirm(settings)
+    best = [] if wanted is None else best_trials(trials, str(settings["metric"]))[: wanted[0]]
+    lost = list_lost(_list_repeated(experiment)) if best else set()
+    return any(of_trial == trial.number for of_trial, _, _ in lost for trial in best)
+
+
+def _list_repeated(experiment: Experiment) -> list[FrozenTrial]:
     part = experiment.part(CONFIRMATION)
     part.fetch()
-    there = by_key(list_trials(part)) if part.exists() else {}
-    return [[there.get((trial.number, replicate, None)) for replicate in range(1, num_seeds + 1)] for trial in best]
+    return list_trials(part) if part.exists() else []
 
 
 def _confirm(trial: FrozenTrial, repeated: Sequence[FrozenTrial | None], metric: str) -> ConfirmedTrial:

@@ -285,6 +285,11 @@ class TrialFiles:
         if self.store is not None:
             self.store.fetch(self.path, besides=self.timeout)
 
+    def fetch_epochs(self) -> None:
+        """Of an experiment on object storage, makes the copy of ``epochs`` current."""
+        if self.store is not None:
+            self.store.fetch_file(self.epochs)
+
     def send(self, *paths: Path) -> None:
         """Of an experiment on object storage, sends some of them, in this order."""
         if self.store is not None:

@@ -36,7 +36,8 @@ FOLD = "fold"
 none is better."""
 
 PAUSES = "pauses"
-"""User attribute of a trial that was interrupted and continued: when nobody trained it, as pairs of ISO times."""
+"""User attribute of a trial that was interrupted and continued: when nobody trained it, as pairs of seconds
+from its start."""
 
 STATE_NAMES = {
     TrialState.COMPLETE: "complete",

@@ -3,6 +3,7 @@ epochs. They are trials of a study of their own. Neither Ray nor torch."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
@@ -17,6 +18,7 @@ from search.records.record import FOLD, NUM_EPOCHS, REASON, Reason
 OF_TRIAL, SEED, REPLICATE = "of_trial", "seed", "replicate"
 """User attributes of a repetition, besides those of ``search.records.record``; all hold whole numbers."""
 
+_MAX_ATTEMPTS = 3
 _OF_MACHINES = (Reason.INFRASTRUCTURE, Reason.MEMORY, Reason.TIMEOUT)
 
 Key = tuple[int | None, int | None, int | None]
@@ -108,6 +110,11 @@ def by_key(trials: Sequence[FrozenTrial]) -> dict[Key, FrozenTrial]:
     return found
 
 
-def is_lost(trial: FrozenTrial) -> bool:
-    """Whether it was its machine that failed, so that another attempt may come to an end."""
+def list_lost(trials: Sequence[FrozenTrial]) -> set[Key]:
+    """The repetitions whose last attempt failed by its machine, and not more than so many did: another may succeed."""
+    attempts = Counter(one.key for one in map(read_repetition, trials) if one is not None)
+    return {key for key, trial in by_key(trials).items() if _is_lost(trial) and attempts[key] < _MAX_ATTEMPTS}
+
+
+def _is_lost(trial: FrozenTrial) -> bool:
     return trial.state == TrialState.FAIL and trial.user_attrs.get(REASON) in _OF_MACHINES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from optuna.trial import FrozenTrial
 
@@ -18,7 +18,7 @@ def list_spans(trial: FrozenTrial) -> list[Span]:
     if trial.datetime_start is None or trial.datetime_complete is None:
         return []
     spans, begun = [], trial.datetime_start
-    for stopped, continued in _read_pauses(trial):
+    for stopped, continued in _read_pauses(trial, trial.datetime_start):
         if begun <= stopped <= continued <= trial.datetime_complete:  # a stranger may write anything
             spans.append((begun, stopped))
             begun = continued
@@ -42,13 +42,8 @@ def busy_s(trials: Sequence[FrozenTrial]) -> float:
     return total_s
 
 
-def _read_pauses(trial: FrozenTrial) -> list[Span]:
+def _read_pauses(trial: FrozenTrial, start: datetime) -> list[Span]:
     pauses = trial.user_attrs.get(PAUSES)
-    with contextlib.suppress(TypeError, ValueError):
-        return [(_as_local(stopped), _as_local(continued)) for stopped, continued in pauses or ()]
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        return [(start + timedelta(seconds=one), start + timedelta(seconds=other)) for one, other in pauses or ()]
     return []
-
-
-def _as_local(text: str) -> datetime:
-    """As Optuna gives times: local, and not saying so."""
-    return datetime.fromisoformat(text).astimezone().replace(tzinfo=None)

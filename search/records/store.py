@@ -73,9 +73,20 @@ class Store:
                 if is_ours and path.name not in names:
                     path.unlink()
             for name in names:
-                part = folder / f".{name}.{os.getpid()}.part"
-                _files(self.address).get_file(self.address_of(folder / name), str(part))
-                part.replace(folder / name)
+                self._get(folder / name)
+
+    def fetch_file(self, path: Path) -> None:
+        """Makes one file that of the store, if it is there and no larger than any of an experiment."""
+        with self._explained():
+            there = {entry["name"].rpartition("/")[2]: entry["size"] for entry in self._list(path.parent, kind="file")}
+            if there.get(path.name, _MAX_FILE_BYTES + 1) <= _MAX_FILE_BYTES:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._get(path)
+
+    def _get(self, path: Path) -> None:
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        _files(self.address).get_file(self.address_of(path), str(part))
+        part.replace(path)
 
     def send(self, *paths: Path) -> None:
         """Puts files of the copy into the store, in this order, each as a whole or not at all."""

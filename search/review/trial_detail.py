@@ -124,8 +124,10 @@ def _is_same(a: object, b: object) -> bool:
 
 def _read_detail(experiment: Experiment, trial: FrozenTrial, metric: str, dataset: str) -> TrialDetail:
     files = experiment.trial(trial.number)
-    if trial.state.is_finished() or not experiment.is_held():  # what a process here is writing is the newest there is
+    if trial.state.is_finished() or not experiment.is_held():
         files.fetch()
+    elif not files.last.exists():  # what a process here is writing is the newest there is, but this one is elsewhere
+        files.fetch_epochs()
     row = listing_row(trial, metric=metric, dataset=dataset)
     started, size = trial.datetime_start, fold_epochs(trial)
     return TrialDetail(

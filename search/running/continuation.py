@@ -7,21 +7,20 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from fmnist_models.errors import FileError
 from fmnist_models.files import read_bounded, read_json, write_aside
 from search.configuration.config import SearchConfig, read_config
-from search.errors import ConfigError
-from search.records.database import Access, open_database
+from search.errors import ConfigError, ExperimentError
 from search.records.experiment import Experiment
 from search.records.lock import lock_experiment
-from search.records.record import list_trials
-from search.records.repetition import check_is_search
 from search.records.versions import collect_versions
 from search.study.warm_start import MAX_CHARS, WarmStart, dump_warm_start, parse_warm_start, read_warm_start
 
 # What may change between two runs of one experiment: its trials stay comparable.
+_MAX_NOTED_BYTES = 2**24
 _FREE = frozenset(
     {
         "max_trials",
@@ -73,18 +72,26 @@ def _flatten(config: SearchConfig) -> dict[str, Any]:
     return settings | {f"space.{name}": value for name, value in settings.pop("space").items()}
 
 
-def check_study(experiment: Experiment, config: SearchConfig) -> None:
-    """Makes sure that a search can go on with the experiment's study, or have one, before anything is written.
+def read_noted(experiment: Experiment) -> dict[Path, bytes] | None:
+    """What is noted of the runs so far, as ``undone_if_refused`` wants it; ``None`` if there is no such folder."""
+    if not experiment.path.is_dir():
+        return None
+    paths = (experiment.config, experiment.versions)
+    return {path: read_bounded(path, max_bytes=_MAX_NOTED_BYTES) for path in paths if path.is_file()}
 
-    Raises:
-        ConfigError: the experiment exists with another configuration.
-        ExperimentError: its study is damaged or no search's, or its database cannot be reached.
-    """
-    if experiment.exists():
-        check_continuation(experiment, config)
-        check_is_search(experiment, list_trials(experiment))
-    elif config.study_storage is not None:
-        open_database(config.study_storage, Access.CREATE)
+
+@contextlib.contextmanager
+def undone_if_refused(experiment: Experiment, noted: dict[Path, bytes] | None) -> Iterator[None]:
+    """An error in it leaves the experiment, which this process has opened, as it was: with what was ``noted`` before,
+    or not there at all."""
+    try:
+        yield
+    except (ConfigError, ExperimentError):
+        if noted is None and not experiment.exists():
+            shutil.rmtree(experiment.path, ignore_errors=True)
+        for path, content in (noted or {}).items():
+            write_aside(path, content)
+        raise
 
 
 @contextlib.contextmanager

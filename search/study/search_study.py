@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,8 +56,8 @@ class SearchStudy:
     is ``config.max_concurrent_trials``, and comes out when all of them have ended: then nothing depends on which of
     the C trials at work is the faster one.
 
-    ``repetitions``: new trials are these, in this order, and nothing is drawn. ``quiet_since``: the local time at which
-    the last run left the study; if it is not known, when a trial last began or ended.
+    ``repetitions``: new trials are these, in this order, and nothing is drawn. ``experiment``: where a trial that was
+    interrupted has left word of when it was last trained.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class SearchStudy:
         warm: Sequence[FrozenTrial] = (),
         horizon: Horizon | None = None,
         repetitions: Sequence[Repetition] | None = None,
-        quiet_since: datetime | None = None,
+        experiment: Experiment | None = None,
     ) -> None:
         self.study = study
         self._config = config
@@ -78,8 +79,6 @@ class SearchStudy:
         # Kept beside the study, from which Optuna would make a list of all trials each time.
         trials = study.get_trials(deepcopy=False)
         self._ids = [trial._trial_id for trial in trials]
-        moments = [moment for trial in trials for moment in (trial.datetime_start, trial.datetime_complete) if moment]
-        self._quiet_since = quiet_since or max(moments, default=None)
         self._repetitions = None if repetitions is None else dict(enumerate(repetitions, start=len(trials)))
         self._open = {trial.number for trial in trials if not trial.state.is_finished()}
         self._num_enqueued = sum(_QUEUE in trial.user_attrs for trial in trials)
@@ -87,6 +86,7 @@ class SearchStudy:
         for trial in trials:
             self._learn(trial)
         self._interrupted = [n for n in sorted(self._open) if self._settle(n) == TrialState.RUNNING]
+        self._last_trained = _find_last_trained(experiment, self._interrupted)
 
     @classmethod
     def open(cls, experiment: Experiment, config: SearchConfig, *, warm: Sequence[FrozenTrial] = ()) -> SearchStudy:
@@ -97,11 +97,9 @@ class SearchStudy:
         Raises:
             ExperimentError: it cannot be opened, or holds repetitions, which no search goes on with.
         """
-        journal = experiment.journal
-        quiet_since = datetime.fromtimestamp(journal.stat().st_mtime) if journal.exists() else None
         study = open_study(experiment, study_storage=config.study_storage, direction=DIRECTIONS[config.metric])
         check_is_search(experiment, study.get_trials(deepcopy=False))
-        return cls(study, config, warm=warm, quiet_since=quiet_since)
+        return cls(study, config, warm=warm, experiment=experiment)
 
     def enqueue(self, configurations: Sequence[dict[str, Any]]) -> int:
         """Puts chosen configurations (parameter → value) before all other new trials; those known already stay.
@@ -124,11 +122,9 @@ class SearchStudy:
         """
         if not self.has_next():
             return None
-        is_continued = bool(self._interrupted)
-        number = self._interrupted.pop(0) if is_continued else self._add()
+        number = self._interrupted.pop(0) if self._interrupted else self._add()
         self._running[number] = Trial(self.study, self._ids[number])
-        if is_continued:
-            self._note_pause(number)
+        self._note_pause(number)
         repetition = read_repetition(self.trial(number))
         if repetition is None:
             return Assignment(number, self._hyperparameters(number))
@@ -241,13 +237,13 @@ class SearchStudy:
         return self._record(drawn, fold_epochs=self._config.max_epochs)
 
     def _note_pause(self, number: int) -> None:
+        trained = self._last_trained.pop(number, None)
         trial = self.trial(number)
-        if self._quiet_since is None or trial.datetime_start is None:
+        if trained is None or trial.datetime_start is None:
             return
-        pause = (max(self._quiet_since, trial.datetime_start), datetime.now())
+        pause = [(moment - trial.datetime_start).total_seconds() for moment in (trained, datetime.now())]
         before = trial.user_attrs.get(PAUSES)
-        pauses = [*(before if isinstance(before, list) else ()), [moment.astimezone().isoformat() for moment in pause]]
-        self._running[number].set_user_attr(PAUSES, pauses)
+        self._running[number].set_user_attr(PAUSES, [*(before if isinstance(before, list) else ()), pause])
 
     def _record(self, new: FrozenTrial, *, fold_epochs: int | None) -> int:
         """Adds a trial; where trials train folds, one that is not a single one of them, of so many epochs each."""
@@ -297,6 +293,17 @@ class SearchStudy:
         self._suggester.tell(ended)
         self._standings.trial_ended(ended)
         return state
+
+
+def _find_last_trained(experiment: Experiment | None, numbers: Sequence[int]) -> dict[int, datetime]:
+    """When the last epoch of each was saved, as far as this machine has seen it, in local time."""
+    found: dict[int, datetime] = {}
+    if experiment is None:
+        return found
+    for number in numbers:
+        with contextlib.suppress(OSError):
+            found[number] = datetime.fromtimestamp(experiment.trial(number).epochs.stat().st_mtime)
+    return found
 
 
 def _build_standings(config: SearchConfig, *, window: int | None) -> Standings | FoldStandings:

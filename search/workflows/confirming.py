@@ -65,7 +65,7 @@ def confirm_best(
             prepared,
             slots,
             wanted,
-            title=f"confirming the best {top} with {num_seeds} seeds: {len(wanted)} trainings",
+            title=f"confirming the best {top} with fresh seeds: {len(wanted)} trainings",
             progress=progress,
             time_left_s=_left_s(until_s),
             make_training=make_training,

@@ -34,7 +34,7 @@ from search.records.cross_validation import (
 from search.records.experiment import Experiment
 from search.records.predictions import Predictions
 from search.records.record import MESSAGE, best_epoch, list_trials
-from search.records.repetition import Repetition, by_key, is_lost, read_repetition
+from search.records.repetition import Repetition, by_key, list_lost, read_repetition
 from search.running.preparation import Prepared
 from search.running.progress import Progress
 from search.running.runner import Outcome
@@ -202,9 +202,10 @@ def cross_validate(
 def _predict_fold(
     experiment: Experiment, prepared: Prepared, data: FoldedImages, wanted: Repetition
 ) -> FoldPredictions:
-    trial = by_key(list_trials(experiment))[wanted.key]
+    trials = list_trials(experiment)
+    trial = by_key(trials)[wanted.key]
     if trial.state != TrialState.COMPLETE:
-        again = "; the same command trains it again" if is_lost(trial) else ""
+        again = "; the same command trains it again" if wanted.key in list_lost(trials) else ""
         raise ExperimentError(
             f"fold {wanted.fold} of {experiment.name} failed, so there is no result{again}: "
             f"{trial.user_attrs.get(MESSAGE)}"

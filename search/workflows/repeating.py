@@ -14,7 +14,7 @@ from fmnist_models.training import Training
 from search.configuration.config import SearchConfig
 from search.records.experiment import Experiment
 from search.records.record import list_trials, open_study
-from search.records.repetition import Repetition, by_key, is_lost
+from search.records.repetition import Repetition, by_key, list_lost
 from search.records.results import read_trials
 from search.running.continuation import check_continuation, open_experiment
 from search.running.preparation import Prepared
@@ -26,7 +26,7 @@ from search.study.search_study import SearchStudy
 
 
 def are_trained(experiment: Experiment, wanted: Sequence[Repetition]) -> bool:
-    """Whether each of the repetitions has been trained to its end, or has failed by no fault of its machine.
+    """Whether each of the repetitions has been trained to its end, or has failed for good.
 
     Raises:
         ExperimentError: the study that holds them is damaged or cannot be reached.
@@ -91,7 +91,7 @@ def train_repetitions(
             experiment,
             dataclasses.replace(prepared, config=config),
             slots,
-            study=SearchStudy(study, config, repetitions=missing),
+            study=SearchStudy(study, config, repetitions=missing, experiment=experiment),
             progress=progress,
             make_training=make_training,
         )
@@ -113,8 +113,8 @@ def remove_checkpoints(experiment: Experiment) -> None:
 
 def _missing(trials: Sequence[FrozenTrial], wanted: Sequence[Repetition]) -> list[Repetition]:
     """Those that no trial is, or none that has come to its own end or may yet do so."""
-    there = by_key(trials)
-    return [one for one in wanted if one.key not in there or is_lost(there[one.key])]
+    there, lost = by_key(trials), list_lost(trials)
+    return [one for one in wanted if one.key not in there or one.key in lost]
 
 
 def _derive_config(
