@@ -219,7 +219,7 @@ def test_the_result_is_sent_last_and_weights_go_after_that(
     local = train_folds(tmp_path / "sent-3-folds", folder / "mine.yaml")
     done: list[str] = []
     monkeypatch.setattr(Store, "local", tmp_path)
-    monkeypatch.setattr(Store, "fetch", lambda store, path: None)
+    monkeypatch.setattr(Store, "fetch", lambda store, path, besides=None: None)
     monkeypatch.setattr(Store, "find", lambda store, path: [local.trial(fold).best for fold in range(NUM_FOLDS)])
     monkeypatch.setattr(Store, "send", lambda store, *paths: done.extend(path.name for path in paths))
     monkeypatch.setattr(Store, "remove", lambda store, *paths: done.append("removed"))
