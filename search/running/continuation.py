@@ -76,8 +76,11 @@ def read_noted(experiment: Experiment) -> dict[Path, bytes] | None:
     """What is noted of the runs so far, as ``undone_if_refused`` wants it; ``None`` if there is no such folder."""
     if not experiment.path.is_dir():
         return None
-    paths = (experiment.config, experiment.versions)
-    return {path: read_bounded(path, max_bytes=_MAX_NOTED_BYTES) for path in paths if path.is_file()}
+    noted = {}
+    for path in (experiment.config, experiment.versions):
+        with contextlib.suppress(OSError, FileError):  # one that is for people to read alone may be anything
+            noted[path] = read_bounded(path, max_bytes=_MAX_NOTED_BYTES)
+    return noted
 
 
 @contextlib.contextmanager
