@@ -10,8 +10,8 @@ _LEAST = -(2**63)
 
 
 class Dropout(nn.Dropout):
-    """``torch.nn.Dropout`` whose mask takes 16 random bits an activation, which a CPU draws ten times as fast as
-    the Bernoulli numbers that torch takes: the share that is kept is the nearest of 65,536, and the numbers are others
+    """``torch.nn.Dropout`` whose mask takes 16 random bits an activation, which a CPU draws faster than the
+    Bernoulli numbers that torch takes: the share that is kept is the nearest of 65,536, and the numbers are others
     than torch's. ``p`` is below 1."""
 
     def forward(self, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ def flat_linear(features: Tensor, layer: nn.Linear) -> Tensor:
     """``layer(features.flatten(1))`` of ``(B, C, H, W)``.
 
     Where channels are last in memory the weights are turned, and not the features: these, and on the way back the
-    gradients of all layers up to the last convolution, keep one order, without which each takes some ten times as long.
+    gradients of all layers up to the last convolution, keep one order, as fast kernels want it.
     """
     if features.is_contiguous() or not features.is_contiguous(memory_format=torch.channels_last):
         scores: Tensor = layer(features.flatten(1))

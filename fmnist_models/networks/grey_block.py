@@ -1,4 +1,4 @@
-"""A first block for grey images, trained on a CPU in half the time of its layers."""
+"""A first block for grey images, trained on a CPU faster than layer by layer."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class GreyBlock(nn.Sequential):
         with torch.no_grad():
             seen, seen_together = self._moments(pixels)
         mean = kernels @ seen + conv.bias
-        variance = (kernels @ seen_together * kernels).sum(1)
+        variance = (kernels @ seen_together * kernels).sum(1).clamp_min(0)  # rounding can take it below
         _follow(norm, mean, variance, count=4 * len(pixels))
         scale = norm.weight * torch.rsqrt(variance + norm.eps)
         sign = torch.where(norm.weight < 0, -1.0, 1.0)
@@ -85,7 +85,7 @@ class _LargestOfFour(torch.autograd.Function):
         pixels, placement, largest, *products = ctx.saved_tensors
         found, left = [], gradient
         for product in products:
-            # Where the product is the largest; a comparison and a mask take three times as long.
+            # Where the product is the largest: faster than a comparison and a mask.
             taken = torch.ops.aten.threshold_backward(left, product - largest, -1e-30)
             found.append(taken.t() @ pixels)
             left = left - taken

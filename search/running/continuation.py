@@ -20,7 +20,6 @@ from search.records.versions import collect_versions
 from search.study.warm_start import MAX_CHARS, WarmStart, dump_warm_start, parse_warm_start, read_warm_start
 
 # What may change between two runs of one experiment: its trials stay comparable.
-_MAX_NOTED_BYTES = 2**24
 _FREE = frozenset(
     {
         "max_trials",
@@ -44,6 +43,7 @@ _FREE = frozenset(
 _PARTS_OF_REPEATING = frozenset({"max_concurrent_trials", "accelerator_type", "node_labels", "feature_cache_gb"})
 
 _MAX_WARM_START_BYTES = 4 * MAX_CHARS  # of UTF-8
+_MAX_NOTED_BYTES = 2**24
 _NO_WARM_START = WarmStart(trials=(), num_skipped=0, source="", notes=())
 
 

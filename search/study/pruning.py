@@ -73,33 +73,16 @@ class HalvingPruner:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HyperbandPruner:
+class HyperbandPruner(HalvingPruner):
     """Successive halving in brackets, each with a later first rung (Li et al. 2018, "Hyperband", algorithm 1).
 
     A trial's number decides its bracket, in the proportions of the paper; it is compared with trials of its own only.
     """
 
-    of_complete: ClassVar[bool] = False
-    metric: str
-    min_epochs: int
-    max_epochs: int
-    reduction_factor: int
-
     def field(self, number: int, epoch: int) -> Hashable | None:
         bracket = self.bracket(number)
         is_early = epoch < self.min_epochs * self.reduction_factor**bracket
-        return None if is_early or self._halving().field(number, epoch) is None else (bracket, epoch)
-
-    def should_prune(self, values: Mapping[int, float], there: Sequence[float]) -> bool:
-        return self._halving().should_prune(values, there)
-
-    def _halving(self) -> HalvingPruner:
-        return HalvingPruner(
-            metric=self.metric,
-            min_epochs=self.min_epochs,
-            max_epochs=self.max_epochs,
-            reduction_factor=self.reduction_factor,
-        )
+        return None if is_early or super().field(number, epoch) is None else (bracket, epoch)
 
     def bracket(self, number: int) -> int:
         """The trial's bracket, 0 the one with the earliest first rung."""
