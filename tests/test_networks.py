@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from fmnist_models.data import TrainingData
 from fmnist_models.networks import NETWORKS, build_network, get_network
+from fmnist_models.networks.conv_block import ConvBlock
 from fmnist_models.networks.customnet import CustomNet
 from fmnist_models.networks.dropout import Dropout
 from fmnist_models.networks.enlarging import enlarge
@@ -60,7 +61,7 @@ def test_gradients_reach_all_that_trains(name: str, batch: tuple[Tensor, Tensor]
         assert parameter.grad is not None, parameter_name
         assert torch.isfinite(parameter.grad).all(), parameter_name
         # What is added before normalisation is taken out again: to rounding, or altogether.
-        assert parameter.grad.any() or parameter_name == "block1.0.bias", parameter_name
+        assert parameter.grad.any() or parameter_name in ("block1.0.bias", "block2.0.bias"), parameter_name
 
 
 @EVERY_NETWORK
@@ -359,7 +360,7 @@ def test_only_two_sizes_of_images_are_valid(name: str, value: object) -> None:
 def test_customnet_pools_before_relu_as_if_it_did_so_afterwards(batch: tuple[Tensor, Tensor]) -> None:
     model = build_network("customnet", {"dropout": 0.0})
     assert isinstance(model, CustomNet)
-    model.block1 = nn.Sequential(*model.block1)  # without its own way of training
+    model.block1, model.block2 = (nn.Sequential(*block) for block in (model.block1, model.block2))  # layer by layer
     published = copy.deepcopy(model)
     for block in (published.block1, published.block2):
         block[2], block[3] = block[3], block[2]
@@ -380,27 +381,45 @@ def test_a_grey_block_trains_as_its_layers_do(
     """Much of a garment's picture is black, so that many of the pooled are equal."""
     torch.manual_seed(1)
     images = batch[0][:count, :, 28 - height :, 28 - width :]
-    block = GreyBlock(8)
+    assert_trains_as_its_layers_do(GreyBlock(8), images, signs=signs)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("count", "height", "width"), [(16, 14, 14), (1, 4, 4), (5, 7, 9)])
+@pytest.mark.parametrize("signs", [(0.5, 1.5), (-1.5, -0.5), (-1.0, 1.0)])
+def test_a_conv_block_trains_as_its_layers_do(
+    count: int, height: int, width: int, signs: tuple[float, float], layout: torch.memory_format
+) -> None:
+    torch.manual_seed(1)
+    images = torch.randn(count, 3, height, width).to(memory_format=layout).requires_grad_()
+    assert_trains_as_its_layers_do(ConvBlock(3, 8).to(memory_format=layout), images, signs=signs)
+
+
+def assert_trains_as_its_layers_do(block: ConvBlock, images: Tensor, *, signs: tuple[float, float]) -> None:
     norm = block[1]
     assert isinstance(norm, nn.BatchNorm2d)
     with torch.no_grad():
         norm.weight.uniform_(*signs)
         norm.bias.uniform_(-0.5, 0.5)
     layers = nn.Sequential(*copy.deepcopy(block)).double()
-    wanted = torch.randn(count, 8, height // 2, width // 2)
+    exact = images.detach().double().requires_grad_(images.requires_grad)
+    wanted = torch.randn(len(images), 8, images.shape[2] // 2, images.shape[3] // 2)
     for _ in range(2):  # running statistics that have moved twice
-        outputs = [block(images), layers(images.double())]
+        outputs = [block(images), layers(exact)]
         torch.testing.assert_close(outputs[0].double(), outputs[1], rtol=1e-5, atol=1e-5)
         for output in outputs:
             (output * wanted).sum().backward()
     for name, theirs in layers.named_buffers():
         torch.testing.assert_close(block.state_dict()[name].double(), theirs.double(), rtol=1e-5, atol=1e-5, msg=name)
+    if images.requires_grad:
+        torch.testing.assert_close(images.grad.double(), exact.grad, rtol=1e-5, atol=1e-5)
     gradients = {name: parameter.grad for name, parameter in layers.named_parameters()}
     for name, parameter in block.named_parameters():
-        # Of the convolution's bias there is nothing left but rounding, as large as its weights' gradients make it.
+        # Of the convolution's bias the layers have nothing left but rounding.
         largest = gradients["0.weight" if name == "0.bias" else name].abs().max().item()
         assert parameter.grad is not None
         assert (parameter.grad - gradients[name]).abs().max().item() <= 1e-5 * largest, name
+        assert parameter.grad.any() == (name != "0.bias")
     layers.load_state_dict(block.state_dict())
     assert torch.equal(block.eval()(images), layers.float().eval()(images))
 

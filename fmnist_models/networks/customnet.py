@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from fmnist_models.hyperparameters import Hyperparameters, Interval, hyperparameter
+from fmnist_models.networks.conv_block import ConvBlock
 from fmnist_models.networks.dropout import Dropout
 from fmnist_models.networks.flat_linear import flat_linear
 from fmnist_models.networks.grey_block import GreyBlock
@@ -29,10 +30,10 @@ class CustomNet(nn.Module):
 
     def __init__(self, *, dropout: float) -> None:
         super().__init__()
-        # The larger of numbers stays so after ReLU, which has a quarter of them to go through after pooling.
         self.block1 = GreyBlock(32)
-        self.block2 = nn.Sequential(*_conv_bn(32, 64), nn.MaxPool2d(2), nn.ReLU())
-        self.block3 = nn.Sequential(*_conv_bn(64, 128), nn.ReLU(), Dropout(dropout))
+        self.block2 = ConvBlock(32, 64)
+        conv = nn.Conv2d(64, 128, 3, padding=1)
+        self.block3 = nn.Sequential(conv, nn.BatchNorm2d(128), nn.ReLU(), Dropout(dropout))
         self.fc = nn.Linear(128 * 7 * 7, 10)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -44,7 +45,3 @@ def build_customnet(hyperparameters: Hyperparameters) -> CustomNet:
     """A CustomNet with fresh weights from torch's global random state."""
     assert isinstance(hyperparameters, CustomNetHyperparameters)
     return CustomNet(dropout=hyperparameters.dropout)
-
-
-def _conv_bn(in_channels: int, out_channels: int) -> list[nn.Module]:
-    return [nn.Conv2d(in_channels, out_channels, 3, padding=1), nn.BatchNorm2d(out_channels)]

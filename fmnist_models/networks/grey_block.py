@@ -1,62 +1,52 @@
-"""A first block for grey images, trained on a CPU faster than layer by layer."""
+"""A first block for grey images, trained on a CPU faster than other blocks."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
+from fmnist_models.networks.conv_block import ConvBlock
 
-class GreyBlock(nn.Sequential):
-    """3x3 convolution, batch normalisation, 2x2 max-pooling, ReLU: ``(B, 1, H, W)`` → ``(B, C, H/2, W/2)``.
+
+class GreyBlock(ConvBlock):
+    """``ConvBlock`` of one channel: ``(B, 1, H, W)`` → ``(B, C, H/2, W/2)``.
 
     Trained in fp32 on a CPU, whose time goes into moving the convolution's output, four times as large as that of the
-    block, it is the same function in another order:
+    block, it is the same function in yet another order, where images need no gradient and have even sides:
 
     * The output at the four places of a pooling window is a product of the 4x4 pixels around it, and only the largest
       of the four is ever stored for more than a moment.
     * Mean and variance of a linear function of pixels follow from means and products of the pixels.
-    * Normalisation rises or falls with its input all along, so what is largest (or smallest) before it is so after it.
-
-    Differences are those of rounding.
     """
 
     _placement: Tensor
 
     def __init__(self, channels: int) -> None:
-        super().__init__(nn.Conv2d(1, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.MaxPool2d(2), nn.ReLU())
+        super().__init__(1, channels)
         # Where the filter's nine weights lie among the 16 pixels, at each of the four places: (9, 4, 16).
         weights = torch.eye(9).view(9, 3, 3)
         places = [(right, 1 - right, down, 1 - down) for down in (0, 1) for right in (0, 1)]
         placement = torch.stack([functional.pad(weights, place).flatten(1) for place in places], 1)
         self.register_buffer("_placement", placement, persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        is_even = x.shape[2] % 2 == x.shape[3] % 2 == 0
-        is_plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-        if self.training and is_even and is_plain and not x.requires_grad:
-            return self._train(x)
-        out: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
-        return out
-
     def _train(self, x: Tensor) -> Tensor:
-        conv, norm = self[0], self[1]
-        assert isinstance(conv, nn.Conv2d)
-        assert isinstance(norm, nn.BatchNorm2d)
-        assert conv.bias is not None
+        if x.requires_grad or x.shape[2] % 2 or x.shape[3] % 2:
+            return super()._train(x)
+        conv, norm = self._layers()
         pixels = functional.pad(x[:, 0], (1, 1, 1, 1)).unfold(1, 4, 2).unfold(2, 4, 2).reshape(-1, 16)
         kernels = conv.weight.view(-1, 9)
         with torch.no_grad():
             seen, seen_together = self._moments(pixels)
-        mean = kernels @ seen + conv.bias
+        mean = kernels @ seen
         variance = (kernels @ seen_together * kernels).sum(1).clamp_min(0)  # rounding can take it below
-        _follow(norm, mean, variance, count=4 * len(pixels))
+        self._follow(mean, variance, count=4 * len(pixels))
         scale = norm.weight * torch.rsqrt(variance + norm.eps)
         sign = torch.where(norm.weight < 0, -1.0, 1.0)
         largest = _LargestOfFour.apply(pixels, sign[:, None] * kernels, self._placement)
-        out = functional.relu(torch.addcmul(norm.bias + (conv.bias - mean) * scale, largest, scale * sign))
+        out = functional.relu(torch.addcmul(self._shift() - mean * scale, largest, scale * sign))
         return out.view(len(x), x.shape[2] // 2, x.shape[3] // 2, -1).permute(0, 3, 1, 2)
 
     def _moments(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,15 +81,3 @@ class _LargestOfFour(torch.autograd.Function):
             left = left - taken
         found.append(left.t() @ pixels)
         return None, torch.cat(found, 1) @ placement.flatten(1).t(), None
-
-
-@torch.no_grad()
-def _follow(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, *, count: int) -> None:
-    """Moves the running statistics as the layer itself does."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    assert norm.num_batches_tracked is not None
-    assert norm.momentum is not None
-    norm.running_mean.lerp_(mean, norm.momentum)
-    norm.running_var.lerp_(variance * (count / (count - 1)), norm.momentum)
-    norm.num_batches_tracked.add_(1)
