@@ -154,9 +154,9 @@ def show_times(row: dict[str, Any]) -> str:
 
 def made_on() -> dict[str, Any]:
     """All that measurements have to agree in to stand side by side: code, versions and processor."""
-    here = machine()
+    here, mine = machine(), code()
     return {
-        "code": code(),
+        "code": {"files": mine["files"], "changes": mine["changes"]},  # a commit of documents alone is none of them
         "versions": collect_versions(),
         "peers": CONSTRAINTS.read_text("utf-8").splitlines(),
         "processor": [here["processor"], here["cpus"]],
@@ -170,7 +170,7 @@ def load(settings: dict[str, Any]) -> dict[Turn, MeasuredRun]:
         return {}
     kept = json.loads(path.read_text("utf-8"))
     made = made_on()
-    if kept["settings"] != settings or kept.get("made_on") != made or made["code"]["commit"] == "unknown":
+    if kept["settings"] != settings or kept.get("made_on") != made or made["code"]["files"] == "unknown":
         return {}
     return {Turn(**entry["turn"]): _parse_run(entry["run"]) for entry in kept["runs"]}
 

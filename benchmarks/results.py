@@ -46,19 +46,22 @@ def is_standard(parser: argparse.ArgumentParser, arguments: argparse.Namespace) 
 
 
 def code() -> dict[str, str]:
-    """The commit, and a digest of what differs from it, but for documents (of files that are not in git, the names), ""
-    for nothing."""
+    """The commit, a digest of its ``files``, and one of what differs from them, "" for nothing (of files that are not
+    in git, the names); documents and tests are left out, which change no figure."""
 
     def git(*words: str) -> bytes:
         return subprocess.run(["git", *words], cwd=_ROOT, check=True, capture_output=True).stdout
 
     try:
-        code_alone = ("--", ".", ":!docs", ":!*.md")  # the performance page changes no figure
+        code_alone = ("--", ".", ":!docs", ":!*.md", ":!tests")
         changes = git("status", "--porcelain", *code_alone) + git("diff", "HEAD", *code_alone)
-        digest = hashlib.sha256(changes).hexdigest()[:16] if changes else ""
-        return {"commit": git("rev-parse", "HEAD").decode().strip(), "changes": digest}
+        return {
+            "commit": git("rev-parse", "HEAD").decode().strip(),
+            "files": _digest(git("ls-files", "--stage", *code_alone)),
+            "changes": _digest(changes) if changes else "",
+        }
     except (OSError, subprocess.CalledProcessError):
-        return {"commit": "unknown", "changes": "unknown"}
+        return dict.fromkeys(("commit", "files", "changes"), "unknown")
 
 
 def machine() -> dict[str, Any]:
@@ -98,6 +101,10 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip(), flush=True)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _round(value: float) -> float:

@@ -281,6 +281,28 @@ def test_ratios_are_of_runs_that_pair_up() -> None:
     assert ratios({alone: runs[alone], Turn("fixed", "optuna_loop", 0): runs[alone]}, make_arguments()) == []
 
 
+def test_code_is_what_runs_and_neither_documents_nor_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def commit(file: str, text: str) -> dict[str, str]:
+        path = tmp_path / file
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        identity = ("-c", "user.name=a", "-c", "user.email=a@localhost")
+        for words in (["add", "-A"], [*identity, "commit", "-q", "-m", file]):
+            subprocess.run(["git", *words], cwd=tmp_path, check=True)
+        return results.code()
+
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    monkeypatch.setattr(results, "_ROOT", tmp_path)
+    found = [commit(file, "") for file in ("search.py", "README.md", "docs/page.svg", "tests/test.py", "other.py")]
+    assert [made["changes"] for made in found] == [""] * 5
+    assert len({made["commit"] for made in found}) == 5
+    assert [made["files"] == found[0]["files"] for made in found] == [True, True, True, True, False]
+    (tmp_path / "README.md").write_text("changed")
+    assert results.code() == found[-1]
+    (tmp_path / "search.py").write_text("changed")
+    assert results.code()["changes"]
+
+
 def test_a_benchmark_goes_on_where_it_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (results, peer_trials):
         monkeypatch.setattr(module, "FOLDER", tmp_path)
@@ -290,7 +312,7 @@ def test_a_benchmark_goes_on_where_it_ended(tmp_path: Path, monkeypatch: pytest.
     assert load({"images": 500}) == {}
     made = made_on()
     others = {
-        "code": [made["code"] | {"commit": "0" * 40}, made["code"] | {"changes": "other"}],
+        "code": [made["code"] | {"files": "other"}, made["code"] | {"changes": "other"}],
         "processor": [["other", made["processor"][1]]],
         "peers": [["syne-tune==0"]],
         "versions": [made["versions"] | {"torch": "0"}],
