@@ -60,6 +60,45 @@ def local_ray(*, num_cpus: int, num_gpus: int, log: Path | None = None) -> Itera
             ray.shutdown()
 
 
+class BackgroundRay:
+    """``local_ray`` in a thread, so that this process can do something else while it starts."""
+
+    def __init__(self, *, num_cpus: int, num_gpus: int) -> None:
+        self._num_cpus, self._num_gpus = num_cpus, num_gpus
+        self._thread: threading.Thread | None = None
+        self._is_up, self._is_over = threading.Event(), threading.Event()
+        self._failure: BaseException | None = None
+
+    def start(self) -> None:
+        """Begins to start it; once."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._live, name="ray")
+            self._thread.start()
+
+    def wait(self) -> None:
+        """Returns when it is there, or raises what became of it. Starts it, if nobody has."""
+        self.start()
+        self._is_up.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self) -> None:
+        """Returns when it is gone, and its processes with it."""
+        self._is_over.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _live(self) -> None:
+        try:
+            with local_ray(num_cpus=self._num_cpus, num_gpus=self._num_gpus):
+                self._is_up.set()
+                self._is_over.wait()
+        except BaseException as failure:
+            self._failure = failure
+        finally:
+            self._is_up.set()
+
+
 @contextlib.contextmanager
 def connected_ray(address: str) -> Iterator[None]:
     """Connects this process to a Ray cluster, ``host:port`` or ``auto`` within one of its jobs, until the block's end.
@@ -136,7 +175,7 @@ def ray_log(path: Path | None) -> Iterator[logging.Handler]:
     the dozens of lines that Ray prints of each node that died, for which it has no switch."""
     handler = logging.NullHandler() if path is None else logging.FileHandler(path, delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    loggers = [logging.getLogger(name) for name in logging.root.manager.loggerDict if name.split(".")[0] == "ray"]
+    loggers = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name.split(".")[0] == "ray"]
     before = [(logger, logger.handlers[:], logger.propagate) for logger in loggers]
     for logger in loggers:
         logger.handlers[:] = [handler]

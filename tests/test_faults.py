@@ -374,6 +374,19 @@ def test_a_live_experiment_is_refused_and_a_killed_ones_is_taken_over_at_once(
     assert_whole(experiment)
 
 
+@pytest.mark.parametrize("interrupt", [signal.SIGINT, signal.SIGTERM])
+def test_a_search_interrupted_while_its_ray_starts_leaves_nothing(
+    folder: Path, mark: str, interrupt: signal.Signals
+) -> None:
+    process = start_fmnist(folder, "search", "run", write_config(folder, SMALL))
+    wait_until(lambda: "raylet" in {name_of(pid) for pid in processes_of(mark)})
+    process.send_signal(interrupt)
+    assert process.wait(timeout=60) == 128 + interrupt
+    assert output_of(folder).strip() == "interrupted; nothing was started"
+    assert not Experiment(folder / "small").exists()
+    wait_until(lambda: not processes_of(mark))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("pause_s", [0.05, 0.5, 1.5])
 def test_a_second_ctrl_c_ends_at_once_with_all_of_ray(folder: Path, mark: str, pause_s: float) -> None:

@@ -95,6 +95,19 @@ def test_what_it_reaches_is_what_its_records_say() -> None:
         assert f"**{100 * fmean(paper):.1f} %** ({each})" in row
 
 
+def test_the_published_tables_are_what_was_reproduced() -> None:
+    found = []
+    for table in ("paper-table-1", "blog-table"):
+        comparison = json.loads((REPOSITORY / "docs" / "reproduced" / f"{table}.json").read_text())
+        assert comparison["seeds"] == [0, 1, 2]
+        for model in comparison["models"]:
+            (row,) = (row for row in model["rows"] if row["metric"] == "accuracy")
+            published, mean, deviation = (f"{100 * row[key]:.1f}" for key in ("published", "mean", "std"))
+            found.append(f"| {published} % | {mean} ± {deviation} % |")
+    section = README.split("### Published tables")[1].split("\n###")[0]
+    assert re.findall(r"(\| [0-9.]+ % \| .+ \|)$", section, flags=re.MULTILINE) == found
+
+
 def accuracies(*folders: Path) -> list[float]:
     return [json.loads((folder / "evaluation.json").read_text())["scores"]["accuracy"] for folder in folders]
 

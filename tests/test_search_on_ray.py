@@ -30,8 +30,8 @@ from scripted_training import (
     ScriptedTraining,
 )
 
-from cluster import heap
-from cluster.session import local_ray
+from cluster import heap, session
+from cluster.session import BackgroundRay, local_ray
 from fmnist_models.data import TrainingData
 from fmnist_models.networks import build_network
 from fmnist_models.prediction import DeviceImages, predict_scores
@@ -192,6 +192,21 @@ def test_nothing_of_ray_stays_in_the_experiment(scripted: ScriptedSearch) -> Non
 
 def test_a_local_ray_lives_on_loopback(local_cluster: None) -> None:
     assert all(node["NodeManagerAddress"].startswith("127.") for node in ray.nodes())
+
+
+def test_a_ray_in_the_background_tells_who_waits_what_became_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    never, failing = (BackgroundRay(num_cpus=1, num_gpus=0) for _ in range(2))
+    never.stop()
+    monkeypatch.setattr(session, "local_ray", raise_no_room)
+    failing.start()
+    for _ in range(2):
+        with pytest.raises(OSError, match="no room"):
+            failing.wait()
+    failing.stop()
+
+
+def raise_no_room(**_: Any) -> None:
+    raise OSError("no room")
 
 
 def test_a_worker_keeps_the_memory_that_a_step_of_training_frees(local_cluster: None) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import os
 import shlex
 from collections.abc import Callable, Iterable, Sequence
@@ -79,77 +78,30 @@ def run_request(request: Request) -> None:
         raise typer.Exit(1)
 
 
-def _run(request: Request) -> SearchResult:
-    from cluster.processes import MARK
-    from cluster.session import connected_ray, local_ray, ray_log
-    from fmnist_models.data import data_root
-    from search.configuration.config import read_config
-    from search.configuration.enqueue import read_queue
-    from search.integrations.mlflow_sender import sending
-    from search.records.confirmation import has_lost, is_settled
-    from search.records.cost import measure_cost
-    from search.running.continuation import open_experiment, read_noted, undone_if_refused
-    from search.running.progress import SearchProgress
-    from search.running.retention import check_room
-    from search.running.slots import cluster_resources, local_resources
-    from search.study.search_study import SearchStudy
-    from search.workflows.main_job import run_search
+@dataclass(frozen=True, kw_only=True)
+class _Ray:
+    """Where trials will run. ``reach`` returns when it can be used; ``leave``, if it is this process's own, when
+    nothing is left of it."""
 
-    experiment, console = request.experiment, request.console
-    before = read_config(experiment) if experiment.exists() else None
+    nodes: Sequence[Resources]
+    may_grow: bool
+    reach: Callable[[], None]
+    leave: Callable[[], None]
+
+
+def _run(request: Request) -> SearchResult:
     with contextlib.ExitStack() as stack:
-        if request.address is not None:
-            stack.enter_context(connected_ray(request.address))
-            stack.enter_context(errors_told())  # at once: leaving a cluster that is dying can take this process along
-        # A cluster of `fmnist cluster up` has the nodes that it has.
-        may_grow = request.address is not None and MARK not in os.environ
-        nodes = [local_resources()] if request.address is None else cluster_resources()
-        prepared, slots = prepare_search(
-            request.config,
-            request.data_dir,
-            nodes=nodes,
-            on_cluster=request.address is not None,
-            may_grow=may_grow,
-            before=before,
-        )
-        config = prepared.config
-        queue = read_queue(request.enqueue, config.space) if request.enqueue else ()
-        check_room(experiment, config, num_slots=slots.count)
-        noted = read_noted(experiment)
-        warm = stack.enter_context(open_experiment(experiment, config, warm_start=request.warm_start))
-        with undone_if_refused(experiment, noted):
-            study = SearchStudy.open(experiment, config, warm=warm.trials)
-        experiment.send()
-        num_untried = study.enqueue(queue)
-        trials = study.study.get_trials(deepcopy=False)
-        print_notes((*prepared.notes, *warm.notes), console)
-        say(f"{experiment.name}: {describe_run(prepared, slots)}", console)
-        if warm.trials:
-            skipped = f", {warm.num_skipped} that do not fit this space skipped" if warm.num_skipped else ""
-            say(f"warm start: {len(warm.trials)} trials of {warm.source}{skipped}", console)
-        if queue and num_untried:
-            say(f"{num_untried} chosen configurations have no place among {config.max_trials} trials", console)
-        if trials:
-            than = "" if len(trials) <= config.max_trials else f", more than the {config.max_trials} asked for"
-            say(f"continues with {len(trials)} trials already in the study{than}", console)
-        if request.address is not None:
-            stack.enter_context(ray_log(experiment.log))
-        elif (
-            not study.is_finished()
-            or not is_settled(experiment, config.model_dump(), trials)
-            or has_lost(experiment, config.model_dump(), trials)
-        ):
-            stack.enter_context(local_ray(num_cpus=nodes[0].cpus, num_gpus=nodes[0].gpus, log=experiment.log))
-        root = data_root(request.data_dir)
-        stack.enter_context(sending(experiment, request.mlflow, tell=lambda text: say(text, console, style="yellow")))
-        with SearchProgress(console, config, trials) as progress:
-            result = run_search(experiment, prepared, slots, study=study, progress=progress, data_root=root)
-    cost = measure_cost(experiment, cpus=config.cpus, gpus=config.gpus_per_trial)
+        ray = _find_ray(request, stack)  # what starts while the modules below are loaded
+        from search.records.cost import measure_cost
+
+        prepared, result = _search(request, ray, stack)
+    config = prepared.config
+    cost = measure_cost(request.experiment, cpus=config.cpus, gpus=config.gpus_per_trial)
     if request.as_json:
         evaluation = result.evaluation.to_dict() if result.evaluation else None
         print_json(
             {
-                "path": experiment.location,
+                "path": request.experiment.location,
                 "outcome": result.outcome.value,
                 "idle_share": result.idle_share,
                 "cost": dataclasses.asdict(cost),
@@ -161,6 +113,84 @@ def _run(request: Request) -> SearchResult:
     return result
 
 
+def _find_ray(request: Request, stack: contextlib.ExitStack) -> _Ray:
+    """The cluster that is asked for, or one of this process, until ``stack`` closes. The latter takes seconds to start:
+    it begins at once for a new search, and when it is needed for one that may be finished."""
+    from cluster.processes import MARK
+    from cluster.session import BackgroundRay, connected_ray
+    from search.running.slots import cluster_resources, local_resources
+
+    if request.address is not None:
+        stack.enter_context(connected_ray(request.address))
+        stack.enter_context(errors_told())  # at once: leaving a cluster that is dying can take this process along
+        # A cluster of `fmnist cluster up` has the nodes that it has.
+        return _Ray(nodes=cluster_resources(), may_grow=MARK not in os.environ, reach=lambda: None, leave=lambda: None)
+    here = local_resources()
+    own = BackgroundRay(num_cpus=here.cpus, num_gpus=here.gpus)
+    stack.callback(own.stop)
+    if not request.experiment.exists():
+        own.start()
+        stack.enter_context(errors_told())  # before it has started and stopped
+    return _Ray(nodes=[here], may_grow=False, reach=own.wait, leave=own.stop)
+
+
+def _search(request: Request, ray: _Ray, stack: contextlib.ExitStack) -> tuple[Prepared, SearchResult]:
+    from cluster.session import ray_log
+    from fmnist_models.data import data_root
+    from search.configuration.config import read_config
+    from search.configuration.enqueue import read_queue
+    from search.integrations.mlflow_sender import sending
+    from search.records.confirmation import has_lost, is_settled
+    from search.running.continuation import open_experiment, read_noted, undone_if_refused
+    from search.running.progress import SearchProgress
+    from search.running.retention import check_room
+    from search.study.search_study import SearchStudy
+    from search.workflows.main_job import run_search
+
+    experiment, console = request.experiment, request.console
+    prepared, slots = prepare_search(
+        request.config,
+        request.data_dir,
+        nodes=ray.nodes,
+        on_cluster=request.address is not None,
+        may_grow=ray.may_grow,
+        before=read_config(experiment) if experiment.exists() else None,
+        reach=ray.reach,
+    )
+    config = prepared.config
+    queue = read_queue(request.enqueue, config.space) if request.enqueue else ()
+    check_room(experiment, config, num_slots=slots.count)
+    noted = read_noted(experiment)
+    warm = stack.enter_context(open_experiment(experiment, config, warm_start=request.warm_start))
+    stack.callback(ray.leave)  # before the experiment may be another's, whose trials would write the same files
+    with undone_if_refused(experiment, noted):
+        study = SearchStudy.open(experiment, config, warm=warm.trials)
+    experiment.send()
+    num_untried = study.enqueue(queue)
+    trials = study.study.get_trials(deepcopy=False)
+    print_notes((*prepared.notes, *warm.notes), console)
+    say(f"{experiment.name}: {describe_run(prepared, slots)}", console)
+    if warm.trials:
+        skipped = f", {warm.num_skipped} that do not fit this space skipped" if warm.num_skipped else ""
+        say(f"warm start: {len(warm.trials)} trials of {warm.source}{skipped}", console)
+    if queue and num_untried:
+        say(f"{num_untried} chosen configurations have no place among {config.max_trials} trials", console)
+    if trials:
+        than = "" if len(trials) <= config.max_trials else f", more than the {config.max_trials} asked for"
+        say(f"continues with {len(trials)} trials already in the study{than}", console)
+    if (
+        not study.is_finished()
+        or not is_settled(experiment, config.model_dump(), trials)
+        or has_lost(experiment, config.model_dump(), trials)
+    ):
+        ray.reach()
+        stack.enter_context(ray_log(experiment.log))
+    root = data_root(request.data_dir)
+    stack.enter_context(sending(experiment, request.mlflow, tell=lambda text: say(text, console, style="yellow")))
+    with SearchProgress(console, config, trials) as progress:
+        return prepared, run_search(experiment, prepared, slots, study=study, progress=progress, data_root=root)
+
+
 def prepare_search(
     config: SearchConfig,
     data_dir: Path | None,
@@ -169,8 +199,10 @@ def prepare_search(
     on_cluster: bool = False,
     may_grow: bool = False,
     before: SearchConfig | None = None,
+    reach: Callable[[], None] = lambda: None,
 ) -> tuple[Prepared, Slots]:
-    """``on_cluster``: this process is connected to the one that the trials will run on."""
+    """``on_cluster``: this process is connected to the one that the trials will run on; ``reach`` returns when a Ray
+    that is starting meanwhile is there, and no longer keeps this machine busy."""
     from fmnist_models.data import data_root
     from search.running.arithmetic import decide_precision
     from search.running.preparation import prepare
@@ -182,11 +214,15 @@ def prepare_search(
         count = (before.max_concurrent_trials if before else None) or slots.count
         config = config.model_copy(update={"max_concurrent_trials": count})
         slots = plan_slots(config, nodes, may_grow=may_grow)
-    decide: Callable[[SearchConfig, list[str]], str | dict[str, str]] = decide_precision
-    if on_cluster:
-        from search.running.remote_arithmetic import decide_on_cluster
 
-        decide = functools.partial(decide_on_cluster, slot=slots.slot)
+    def decide(config: SearchConfig, notes: list[str]) -> str | dict[str, str]:
+        reach()
+        if on_cluster:
+            from search.running.remote_arithmetic import decide_on_cluster
+
+            return decide_on_cluster(config, notes, slot=slots.slot)
+        return decide_precision(config, notes)
+
     return prepare(config, data_root=data_root(data_dir), before=before, decide=decide), slots
 
 
