@@ -21,6 +21,7 @@ from search.records.versions import collect_versions
 from search.running.slots import local_resources
 
 _ROOT = Path(__file__).resolve().parents[1]
+_CODE = ("benchmarks", "cluster", "fmnist_models", "search", "pyproject.toml", "constraints.txt")
 FOLDER = Path(__file__).with_name("results")  # not in git
 
 
@@ -46,18 +47,17 @@ def is_standard(parser: argparse.ArgumentParser, arguments: argparse.Namespace) 
 
 
 def code() -> dict[str, str]:
-    """The commit, a digest of its ``files``, and one of what differs from them, "" for nothing (of files that are not
-    in git, the names); documents and tests are left out, which change no figure."""
+    """The commit, a digest of the files in it that a figure comes from, and one of what differs from these, "" for
+    nothing (of files that are not in git, the names). Documents and tests change no figure."""
 
     def git(*words: str) -> bytes:
         return subprocess.run(["git", *words], cwd=_ROOT, check=True, capture_output=True).stdout
 
     try:
-        code_alone = ("--", ".", ":!docs", ":!*.md", ":!tests")
-        changes = git("status", "--porcelain", *code_alone) + git("diff", "HEAD", *code_alone)
+        changes = git("status", "--porcelain", "--", *_CODE) + git("diff", "HEAD", "--", *_CODE)
         return {
             "commit": git("rev-parse", "HEAD").decode().strip(),
-            "files": _digest(git("ls-files", "--stage", *code_alone)),
+            "files": _digest(git("ls-tree", "-r", "HEAD", "--", *_CODE)),
             "changes": _digest(changes) if changes else "",
         }
     except (OSError, subprocess.CalledProcessError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import logging
 import os
 import shutil
@@ -18,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import parameter
 from ray._private import worker as ray_worker
+from ray._private.node import Node
 from ray.exceptions import RayError
 
 from cluster import heap
@@ -43,7 +46,7 @@ def local_ray(*, num_cpus: int, num_gpus: int, log: Path | None = None) -> Itera
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
     with _temporary_folder() as folder, ray_log(log) as handler:
         try:
-            with _keeping_signals(), heap.inherited_by_children():
+            with _keeping_signals(), heap.inherited_by_children(), _few_processes():
                 ray.init(
                     address="local",
                     num_cpus=num_cpus,
@@ -63,17 +66,23 @@ def local_ray(*, num_cpus: int, num_gpus: int, log: Path | None = None) -> Itera
 class BackgroundRay:
     """``local_ray`` in a thread, so that this process can do something else while it starts."""
 
-    def __init__(self, *, num_cpus: int, num_gpus: int) -> None:
-        self._num_cpus, self._num_gpus = num_cpus, num_gpus
-        self._thread: threading.Thread | None = None
-        self._is_up, self._is_over = threading.Event(), threading.Event()
-        self._failure: BaseException | None = None
+    def __init__(self, *, num_cpus: int, num_gpus: int, log: Path | None = None) -> None:
+        self._num_cpus, self._num_gpus, self._log = num_cpus, num_gpus, log
+        self._is_begun = False
+        self._is_up, self._is_over, self._is_gone = threading.Event(), threading.Event(), threading.Event()
+        self._failure: BaseException | None = None  # to start
+        self._failure_to_stop: BaseException | None = None
 
     def start(self) -> None:
         """Begins to start it; once."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._live, name="ray")
-            self._thread.start()
+        if not self._is_begun:
+            self._is_begun = True
+            thread = threading.Thread(target=self._live, name="ray")
+            try:
+                thread.start()
+            except RuntimeError:  # there may be no more threads
+                self._is_gone.set()
+                raise
 
     def wait(self) -> None:
         """Returns when it is there, or raises what became of it. Starts it, if nobody has."""
@@ -83,20 +92,32 @@ class BackgroundRay:
             raise self._failure
 
     def stop(self) -> None:
-        """Returns when it is gone, and its processes with it."""
+        """Returns when it is gone, and its processes with it, also if it is interrupted meanwhile; the first time it
+        raises what went wrong with that. That it never started is for who waits for it."""
         self._is_over.set()
-        if self._thread is not None:
-            self._thread.join()
+        if self._is_begun:
+            try:
+                self._is_gone.wait()
+            except KeyboardInterrupt:
+                self._is_gone.wait()
+                raise
+        failure, self._failure_to_stop = self._failure_to_stop, None
+        if failure is not None:
+            raise failure
 
     def _live(self) -> None:
         try:
-            with local_ray(num_cpus=self._num_cpus, num_gpus=self._num_gpus):
+            with local_ray(num_cpus=self._num_cpus, num_gpus=self._num_gpus, log=self._log):
                 self._is_up.set()
                 self._is_over.wait()
         except BaseException as failure:
-            self._failure = failure
+            if self._is_up.is_set():
+                self._failure_to_stop = failure
+            else:
+                self._failure = failure
         finally:
             self._is_up.set()
+            self._is_gone.set()
 
 
 @contextlib.contextmanager
@@ -119,6 +140,24 @@ def connected_ray(address: str) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def _few_processes() -> Iterator[None]:
+    """``ray.init`` starts neither the server of a dashboard, which it does without a dashboard too, and waits for it,
+    nor what asks for more machines, nor what reads logs for the screen: it has no switch for them."""
+    replaced: list[tuple[Any, str, Any]] = [
+        (Node, "start_api_server", lambda node, **_: setattr(node, "_webui_url", "")),
+        (parameter, "RayParams", functools.partial(parameter.RayParams, no_monitor=True, include_log_monitor=None)),
+    ]
+    before = [getattr(owner, name) for owner, name, _ in replaced]
+    for owner, name, mine in replaced:
+        setattr(owner, name, mine)
+    try:
+        yield
+    finally:
+        for (owner, name, _), theirs in zip(replaced, before, strict=True):
+            setattr(owner, name, theirs)
 
 
 @contextlib.contextmanager
@@ -173,7 +212,7 @@ def _remove_if_left(folder: Path) -> None:
 def ray_log(path: Path | None) -> Iterator[logging.Handler]:
     """Leads Ray's loggers, some of which have a screen handler of their own, to one file, or nowhere; and with them
     the dozens of lines that Ray prints of each node that died, for which it has no switch."""
-    handler = logging.NullHandler() if path is None else logging.FileHandler(path, delay=True)
+    handler = logging.NullHandler() if path is None else _LateFile(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     loggers = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name.split(".")[0] == "ray"]
     before = [(logger, logger.handlers[:], logger.propagate) for logger in loggers]
@@ -189,6 +228,26 @@ def ray_log(path: Path | None) -> Iterator[logging.Handler]:
             logger.handlers[:] = handlers
             logger.propagate = propagate
         handler.close()
+
+
+class _LateFile(logging.FileHandler):
+    """A log file that is begun when its folder is there; until then it keeps what it is told."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, delay=True)
+        self._kept: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._kept.append(record)
+        if Path(self.baseFilename).parent.is_dir():
+            kept, self._kept = self._kept, []
+            for each in kept:
+                super().emit(each)
+
+    def close(self) -> None:
+        if self._kept and Path(self.baseFilename).parent.is_dir():
+            self.emit(self._kept.pop())
+        super().close()
 
 
 def _log_lines(data: Mapping[str, Any], ignore_prefix: bool) -> None:

@@ -1,7 +1,8 @@
-"""Images: Fashion-MNIST through torchvision, or synthetic garments; subsets and the validation split."""
+"""Images: Fashion-MNIST, or synthetic garments; subsets and the validation split."""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import tempfile
@@ -12,7 +13,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from torchvision.datasets import FashionMNIST
 
 from fmnist_models.classes import CLASS_NAMES as CLASS_NAMES
 from fmnist_models.errors import DataError
@@ -21,6 +21,18 @@ from fmnist_models.synthetic import draw_garments
 DATASETS = ("fashion-mnist", "synthetic")
 DATA_DIR_VARIABLE = "FMNIST_DATA_DIR"
 _RAW = Path("FashionMNIST", "raw")
+# Name → MD5 sum, images first, as torchvision.datasets.FashionMNIST has them; loading that takes two seconds.
+_ARCHIVES = {
+    "train": {
+        "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+        "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+    },
+    "test": {
+        "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+        "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+    },
+}
+_MD5 = _ARCHIVES["train"] | _ARCHIVES["test"]
 _SYNTHETIC_SIZES = {"train": 6_000, "test": 1_000}
 _SYNTHETIC_SEEDS = {"train": 0, "test": 1}
 
@@ -141,7 +153,7 @@ def measure_normalisation(images: LabelledImages) -> Normalisation:
 
 def is_fashion_mnist_on_disk(root: Path) -> bool:
     """Whether all four archives are there; says nothing about their contents."""
-    return all((root / _RAW / name).is_file() for name, _ in FashionMNIST.resources)
+    return all((root / _RAW / name).is_file() for name in _MD5)
 
 
 def prepare_fashion_mnist(root: Path, *, timeout_s: float = 600.0) -> None:
@@ -152,7 +164,7 @@ def prepare_fashion_mnist(root: Path, *, timeout_s: float = 600.0) -> None:
     """
     if not is_fashion_mnist_on_disk(root):
         _download(root, timeout_s=timeout_s)
-    for name, expected in FashionMNIST.resources:
+    for name, expected in _MD5.items():
         path = root / _RAW / name
         found = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
         if found != expected:
@@ -173,6 +185,8 @@ def _download(root: Path, *, timeout_s: float) -> None:
             f"Fashion-MNIST is not complete under {root}, and nothing can be written there ({error.strerror}); "
             f"name the folder that holds FashionMNIST/raw with --data-dir or ${DATA_DIR_VARIABLE}"
         ) from error
+    from torchvision.datasets import FashionMNIST
+
     failure: list[BaseException] = []
 
     def fetch() -> None:
@@ -192,18 +206,19 @@ def _download(root: Path, *, timeout_s: float) -> None:
                 f"Fashion-MNIST is not under {root} and its download {reason}; name the folder that holds "
                 f"FashionMNIST/raw with --data-dir or ${DATA_DIR_VARIABLE}, or use `dataset: synthetic`"
             )
-        for name, _ in FashionMNIST.resources:
+        for name in _MD5:
             if not (target / name).exists():
                 os.replace(Path(staging.name) / _RAW / name, target / name)
 
 
 def _read_fashion_mnist(root: Path, part: Part) -> LabelledImages:
-    # torchvision reads only unpacked files and unpacks beside the archives: linked into a folder of our own, the
-    # archives' folder may be read-only, and unpacked files that somebody altered are never read.
-    with tempfile.TemporaryDirectory(prefix="fmnist-") as folder:
-        raw = Path(folder) / _RAW
-        raw.mkdir(parents=True)
-        for name, _ in FashionMNIST.resources:
-            (raw / name).symlink_to((root / _RAW / name).absolute())
-        dataset = FashionMNIST(folder, train=part == "train", download=True)
-    return LabelledImages(dataset.data.numpy(), dataset.targets.numpy())
+    """From the archives, as ``prepare_fashion_mnist`` leaves them; unpacked files, which anybody may have altered, are
+    never read."""
+
+    def unpack(name: str, *, offset: int) -> npt.NDArray[np.uint8]:
+        return np.frombuffer(gzip.decompress((root / _RAW / name).read_bytes()), np.uint8, offset=offset).copy()
+
+    images, labels = _ARCHIVES[part]
+    # The heads of IDX files: a magic number and each dimension, four bytes each.
+    pictures = unpack(images, offset=16).reshape(-1, 28, 28)
+    return LabelledImages(pictures, unpack(labels, offset=8).astype(np.int64))

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import nn
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
 
 from fmnist_models.hyperparameters import Condition, Hyperparameters, Interval, Options, hyperparameter
+from fmnist_models.optimizers import EagerAdamW, EagerSGD
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +46,8 @@ def build_optimizer(recipe: Recipe, parameters: Iterable[nn.Parameter]) -> Optim
     """The recipe's optimiser over the ``parameters`` that train."""
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
     if recipe.optimizer == "sgd":
-        return SGD(trainable, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
-    return AdamW(trainable, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+        return EagerSGD(trainable, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+    return EagerAdamW(trainable, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
 
 
 def build_schedule(recipe: Recipe, optimizer: Optimizer, *, num_steps: int) -> LRScheduler:

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import ResNet18_Weights
 
 from fmnist_models.errors import WeightsError
-from fmnist_models.networks.resnet18 import ResNet18
+from fmnist_models.networks.resnet18 import ResNet18Hyperparameters, build_resnet18
 
 _STALLED_S = 20.0
 _FIRST = "conv1.weight"
@@ -33,7 +32,7 @@ def load_pretrained(weights: str) -> dict[str, Tensor] | None:
     if weights == "none":
         return None
     state = _imagenet() if weights == "imagenet" else _from_file(Path(weights).expanduser())
-    reference = ResNet18(dropout=0.0).state_dict()
+    reference = build_resnet18(ResNet18Hyperparameters()).state_dict()
     for name, tensor in reference.items():
         if name in _CLASSIFIER:
             continue
@@ -71,6 +70,8 @@ def apply_pretrained(model: nn.Module, state: Mapping[str, Tensor], *, stem_init
 
 
 def _imagenet() -> dict[str, Tensor]:
+    from torchvision.models import ResNet18_Weights
+
     before_s = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_STALLED_S)  # torch.hub offers no time limit
     try:

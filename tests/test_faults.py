@@ -43,6 +43,7 @@ from scripted_training import (
 )
 from tiny_disk import tiny_disk
 
+from cluster import session
 from cluster.session import local_ray
 from fmnist_models.checkpoint import save_checkpoint
 from fmnist_models.data import TrainingData
@@ -58,6 +59,7 @@ from search.records.record import read_study
 from search.records.results import read_trials
 from search.running.retention import Retention, check_room
 from search.study.search_study import SearchStudy
+from search.workflows import main_job
 
 REPOSITORY, TESTS = Path(__file__).parent.parent, Path(__file__).parent
 NUM_KILLS, NUM_TRIALS = 20, 40
@@ -385,6 +387,27 @@ def test_a_search_interrupted_while_its_ray_starts_leaves_nothing(
     assert output_of(folder).strip() == "interrupted; nothing was started"
     assert not Experiment(folder / "small").exists()
     wait_until(lambda: not processes_of(mark))
+
+
+def test_a_search_holds_its_experiment_until_its_ray_is_gone(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = []
+
+    @contextlib.contextmanager
+    def local(**_: Any) -> Iterator[None]:
+        yield
+        held.append(Experiment(folder / "small").is_held())
+
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(session, "local_ray", local)
+    monkeypatch.setattr(main_job, "run_search", interrupt)
+    _, out, _ = fmnist(capsys, "search", "run", write_config(folder, SMALL), "--experiments-dir", str(folder))
+    assert "interrupted; everything so far is saved" in " ".join(out.split())
+    assert held == [True]
+    assert not Experiment(folder / "small").is_held()
 
 
 @pytest.mark.slow
@@ -779,26 +802,20 @@ def test_a_results_folder_that_vanishes_ends_the_search_and_is_not_made_anew(fol
         assert_whole(moved)
 
 
-def test_a_search_for_which_the_disk_is_too_small_starts_nothing(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_search_for_which_the_disk_is_too_small_starts_nothing(folder: Path) -> None:
     path = write_config(folder, SMALL)
     with tiny_disk(folder / "disk", kibibytes=1024) as disk:
-        code, out, err = fmnist(capsys, "search", "run", path, "--experiments-dir", str(disk))
-        assert (code, out) == (2, "")
-        assert "too little room" in err
-        assert "max_concurrent_trials" in err
+        said = finish(start_fmnist(folder, "search", "run", path, "--experiments-dir", str(disk)), folder, code=2)
+        assert "too little room" in said
+        assert "max_concurrent_trials" in said
         assert os.listdir(disk) == []
 
 
-def test_a_search_that_cannot_keep_to_max_disk_gb_starts_nothing(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, out, err = fmnist(capsys, "search", "run", write_config(folder, SMALL, max_disk_gb=0.001))
-    assert (code, out) == (2, "")
-    assert "max_disk_gb" in err
-    assert "0.001" in err
-    assert os.listdir(folder) == ["small.yaml"]
+def test_a_search_that_cannot_keep_to_max_disk_gb_starts_nothing(folder: Path) -> None:
+    said = finish(start_fmnist(folder, "search", "run", write_config(folder, SMALL, max_disk_gb=0.001)), folder, code=2)
+    assert "max_disk_gb" in said
+    assert "0.001" in said
+    assert sorted(os.listdir(folder)) == ["output", "small.yaml"]
 
 
 def test_no_trial_starts_when_the_disk_is_nearly_full_or_max_disk_gb_is_reached(tmp_path: Path) -> None:

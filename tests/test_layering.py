@@ -152,6 +152,24 @@ def test_the_processes_of_trials_do_not_wait_for_what_only_the_search_itself_use
     assert not loaded_by(imports("search.running.trial"), tmp_path) & {"sklearn", "scipy", "matplotlib", "plotly"}
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_trial_of_customnet_loads_neither_torchvision_nor_a_compiler(optimizer: str, tmp_path: Path) -> None:
+    script = f"""
+{imports("sys", "torch", "search.running.trial")}
+from fmnist_models.data import load_images, split_training
+from fmnist_models.training import Training, TrainingPlan
+images = load_images("synthetic", "train", root=None, size=200)
+data = split_training(images, validation_fraction=0.2, seed=0)
+recipe = {{"optimizer": {optimizer!r}, "schedule": "one-cycle", "ema": 0.9, "shift": 1}}
+plan = TrainingPlan(network="customnet", hyperparameters=recipe, num_epochs=1, seed=0)
+training = Training(plan, data, device=torch.device("cpu"))
+[epoch] = training.epochs()
+training.load_state_dict(training.state_dict())
+assert "torch._dynamo" not in sys.modules
+"""
+    assert "torchvision" not in loaded_by(script, tmp_path)
+
+
 def test_fmnist_models_loads_no_ray_and_no_module_of_any_room_makes_a_file(tmp_path: Path) -> None:
     models, others = (
         imports(*(module_name(path) for room in rooms for path in source_files(room) if path.name != "__main__.py"))

@@ -293,13 +293,15 @@ def test_code_is_what_runs_and_neither_documents_nor_tests(tmp_path: Path, monke
 
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     monkeypatch.setattr(results, "_ROOT", tmp_path)
-    found = [commit(file, "") for file in ("search.py", "README.md", "docs/page.svg", "tests/test.py", "other.py")]
+    found = [
+        commit(file, "") for file in ("search/a.py", "README.md", "docs/page.svg", "tests/test.py", "cluster/b.py")
+    ]
     assert [made["changes"] for made in found] == [""] * 5
     assert len({made["commit"] for made in found}) == 5
     assert [made["files"] == found[0]["files"] for made in found] == [True, True, True, True, False]
     (tmp_path / "README.md").write_text("changed")
     assert results.code() == found[-1]
-    (tmp_path / "search.py").write_text("changed")
+    (tmp_path / "search" / "a.py").write_text("changed")
     assert results.code()["changes"]
 
 

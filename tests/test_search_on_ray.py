@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import logging
 import os
+import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -207,6 +211,50 @@ def test_a_ray_in_the_background_tells_who_waits_what_became_of_it(monkeypatch: 
 
 def raise_no_room(**_: Any) -> None:
     raise OSError("no room")
+
+
+def test_what_goes_wrong_when_a_ray_in_the_background_ends_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextlib.contextmanager
+    def ends_badly(**_: Any) -> Iterator[None]:
+        yield
+        raise_no_room()
+
+    monkeypatch.setattr(session, "local_ray", ends_badly)
+    failing = BackgroundRay(num_cpus=1, num_gpus=0)
+    failing.wait()
+    with pytest.raises(OSError, match="no room"):
+        failing.stop()
+    failing.stop()
+
+
+def test_who_is_interrupted_while_a_ray_in_the_background_ends_goes_on_when_it_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gone = []
+
+    @contextlib.contextmanager
+    def ends_slowly(**_: Any) -> Iterator[None]:
+        yield
+        signal.raise_signal(signal.SIGINT)  # the main thread's, which waits
+        time.sleep(0.5)
+        gone.append(True)
+
+    monkeypatch.setattr(session, "local_ray", ends_slowly)
+    slow = BackgroundRay(num_cpus=1, num_gpus=0)
+    slow.wait()
+    with pytest.raises(KeyboardInterrupt):
+        slow.stop()
+    assert gone == [True]
+
+
+def test_the_log_of_a_ray_that_starts_before_its_experiment_is_there_has_what_came_earlier(tmp_path: Path) -> None:
+    folder, logger = tmp_path / "experiment", logging.getLogger("ray")
+    with session.ray_log(folder / "ray.log"):
+        logger.warning("early")
+        assert not folder.exists()
+        folder.mkdir()
+        logger.warning("late")
+    assert [line.split(": ")[-1] for line in (folder / "ray.log").read_text().splitlines()] == ["early", "late"]
 
 
 def test_a_worker_keeps_the_memory_that_a_step_of_training_frees(local_cluster: None) -> None:

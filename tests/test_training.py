@@ -9,7 +9,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.lr_scheduler import OneCycleLR
 
 from fmnist_models.augmentation import augment
 from fmnist_models.checkpoint import load_checkpoint, save_checkpoint
@@ -18,6 +20,7 @@ from fmnist_models.errors import CheckpointError
 from fmnist_models.files import write_aside
 from fmnist_models.hyperparameters import defaults
 from fmnist_models.networks import get_network
+from fmnist_models.optimizers import EagerAdamW, EagerSGD
 from fmnist_models.prediction import predict_scores
 from fmnist_models.recipe import Recipe, build_optimizer, build_schedule
 from fmnist_models.training import DivergedError, Training, TrainingPlan
@@ -380,3 +383,31 @@ def test_customnet_learns_from_5000_images(
     scores = predict_scores(run.model, torch.from_numpy(test.images), normalisation=data.normalisation)
     assert (scores.argmax(1).numpy() == test.labels).mean() > at_least
     assert epochs[-1].train_loss < epochs[0].train_loss
+
+
+@pytest.mark.parametrize(
+    ("torchs", "ours", "arguments"),
+    [
+        (AdamW, EagerAdamW, {"lr": 1e-2, "fused": True}),
+        (SGD, EagerSGD, {"lr": 0.1, "momentum": 0.9}),
+    ],
+)
+def test_our_optimizers_are_torchs(torchs: type[Optimizer], ours: type[Optimizer], arguments: dict[str, Any]) -> None:
+    def train(kind: type[Optimizer]) -> tuple[Tensor, dict[str, Any]]:
+        torch.manual_seed(0)
+        layer, images = nn.Linear(5, 3), torch.randn(7, 5)
+        optimizer = kind(layer.parameters(), **arguments)
+        schedule = OneCycleLR(optimizer, max_lr=0.1, total_steps=12, cycle_momentum=False)
+        for step in range(10):
+            optimizer.zero_grad()
+            layer(images).square().sum().backward()
+            optimizer.step()
+            schedule.step()
+            if step == 5:
+                optimizer.load_state_dict(optimizer.state_dict())
+        return layer.weight.detach(), optimizer.state_dict()
+
+    (weights, state), (expected, expected_state) = train(ours), train(torchs)
+    assert torch.equal(weights, expected)
+    assert state["param_groups"] == expected_state["param_groups"]
+    assert state["state"].keys() == expected_state["state"].keys()

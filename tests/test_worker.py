@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -145,3 +147,19 @@ def test_best_weights_are_written_when_they_are_left_behind_and_not_with_each_be
     train(tmp_path, (0.5, 0.6, 0.4, 0.3, 0.7), [])
     last, best, table = "last.pt", "best.safetensors", "epochs.csv"
     assert written == [last, table, last, table, best, last, table, last, table, last, best, table]
+
+
+def test_what_a_trial_does_around_its_training_loads_no_compiler(tmp_path: Path) -> None:
+    script = f"""
+import sys
+from pathlib import Path
+import ray
+from search.records.experiment import Experiment
+from test_worker import train
+ray.get = lambda data: data
+Experiment(Path({str(tmp_path / "x")!r})).create()
+assert train(Path({str(tmp_path / "x")!r}), (0.5, 0.6), []) == [1, 2]
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    paths = os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parents[1])))
+    subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": paths}, check=True)

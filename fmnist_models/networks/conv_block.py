@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 
@@ -26,7 +27,7 @@ class ConvBlock(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         is_plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-        if self.training and is_plain:
+        if self[1].training and is_plain:
             return self._train(x)
         out: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
         return out
@@ -82,6 +83,7 @@ class _NormalisedLargest(torch.autograd.Function):
         return _images(out, like=largest)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         x, places, largest, out, mean, inverse, scale = ctx.saved_tensors
         rows = torch.ops.aten.threshold_backward(_rows(gradient), out, 0)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from fmnist_models.networks.conv_block import ConvBlock
@@ -71,6 +72,7 @@ class _LargestOfFour(torch.autograd.Function):
         return largest
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
         pixels, placement, largest, *products = ctx.saved_tensors
         found, left = [], gradient

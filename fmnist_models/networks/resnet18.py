@@ -4,6 +4,7 @@ in Leopardi, "Fashion-MNIST Image Classification", section III."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fmnist_models.hyperparameters import (
     Condition,
@@ -14,7 +15,10 @@ from fmnist_models.hyperparameters import (
     hyperparameter,
 )
 from fmnist_models.networks.enlarging import INPUT_SIZES, SMALL
-from fmnist_models.networks.residual import ON_SMALL_IMAGES, STAGES, STEMS, GreyResNet
+from fmnist_models.networks.residual import ON_SMALL_IMAGES, STAGES, STEMS
+
+if TYPE_CHECKING:
+    from fmnist_models.networks.grey_resnet import GreyResNet
 
 _PRETRAINED = Condition("weights", "none", equals=False, also=Condition("stem", "original"))
 
@@ -44,14 +48,11 @@ class ResNet18Hyperparameters(Hyperparameters):
     unfreeze: tuple[str, ...] = hyperparameter(STAGES, StageSubset(STAGES))
 
 
-class ResNet18(GreyResNet):
-    """Ten scores of grey images, 11,175,370 parameters (11,172,810 with a small stem); shapes: ``GreyResNet``."""
+def build_resnet18(hyperparameters: Hyperparameters) -> GreyResNet:
+    """A ResNet-18 with fresh weights from torch's global random state: 11,175,370 parameters, 11,172,810 with a small
+    stem."""
+    from fmnist_models.networks.grey_resnet import GreyResNet
 
-    def __init__(self, *, dropout: float, input_size: int = SMALL, stem: str = "original") -> None:
-        super().__init__((2, 2, 2, 2), dropout=dropout, input_size=input_size, stem=stem)
-
-
-def build_resnet18(hyperparameters: Hyperparameters) -> ResNet18:
-    """A ResNet-18 with fresh weights from torch's global random state."""
-    assert isinstance(hyperparameters, ResNet18Hyperparameters)
-    return ResNet18(dropout=hyperparameters.dropout, input_size=hyperparameters.input_size, stem=hyperparameters.stem)
+    own = hyperparameters
+    assert isinstance(own, ResNet18Hyperparameters)
+    return GreyResNet((2, 2, 2, 2), dropout=own.dropout, input_size=own.input_size, stem=own.stem)

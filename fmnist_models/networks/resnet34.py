@@ -4,10 +4,14 @@ networks of Baker, "Exploring image classification with Fashion-MNIST", 2021, th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fmnist_models.hyperparameters import Hyperparameters, Interval, StageSubset, hyperparameter
 from fmnist_models.networks.enlarging import INPUT_SIZES, SMALL
-from fmnist_models.networks.residual import ON_SMALL_IMAGES, STAGES, STEMS, GreyResNet
+from fmnist_models.networks.residual import ON_SMALL_IMAGES, STAGES, STEMS
+
+if TYPE_CHECKING:
+    from fmnist_models.networks.grey_resnet import GreyResNet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,14 +29,11 @@ class ResNet34Hyperparameters(Hyperparameters):
     unfreeze: tuple[str, ...] = hyperparameter(STAGES, StageSubset(STAGES))
 
 
-class ResNet34(GreyResNet):
-    """Ten scores of grey images, 21,283,530 parameters (21,280,970 with a small stem); shapes: ``GreyResNet``."""
+def build_resnet34(hyperparameters: Hyperparameters) -> GreyResNet:
+    """A ResNet-34 with fresh weights from torch's global random state: 21,283,530 parameters, 21,280,970 with a small
+    stem."""
+    from fmnist_models.networks.grey_resnet import GreyResNet
 
-    def __init__(self, *, dropout: float, input_size: int, stem: str) -> None:
-        super().__init__((3, 4, 6, 3), dropout=dropout, input_size=input_size, stem=stem)
-
-
-def build_resnet34(hyperparameters: Hyperparameters) -> ResNet34:
-    """A ResNet-34 with fresh weights from torch's global random state."""
-    assert isinstance(hyperparameters, ResNet34Hyperparameters)
-    return ResNet34(dropout=hyperparameters.dropout, input_size=hyperparameters.input_size, stem=hyperparameters.stem)
+    own = hyperparameters
+    assert isinstance(own, ResNet34Hyperparameters)
+    return GreyResNet((3, 4, 6, 3), dropout=own.dropout, input_size=own.input_size, stem=own.stem)

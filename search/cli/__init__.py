@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 
 import typer
@@ -48,11 +49,6 @@ app.add_typer(jobs_app, name="jobs")
 
 def main() -> None:
     """Runs the command line."""
-    # Half a million objects are those of modules, which stay to the end: looking through them again and again as they
-    # come, and taking them apart before the process goes, would be seconds of each command.
-    gc.set_threshold(50_000, 20, 50)
-    try:
-        with errors_told():
-            app()
-    finally:
-        gc.freeze()
+    atexit.register(gc.freeze)  # or the modules of a search are taken apart one by one, for a second and more
+    with errors_told():
+        app()

@@ -79,7 +79,7 @@ def run_request(request: Request) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Ray:
+class _Place:
     """Where trials will run. ``reach`` returns when it can be used; ``leave``, if it is this process's own, when
     nothing is left of it."""
 
@@ -91,10 +91,10 @@ class _Ray:
 
 def _run(request: Request) -> SearchResult:
     with contextlib.ExitStack() as stack:
-        ray = _find_ray(request, stack)  # what starts while the modules below are loaded
+        place = _find_place(request, stack)  # what starts while the modules below are loaded
         from search.records.cost import measure_cost
 
-        prepared, result = _search(request, ray, stack)
+        prepared, result = _search(request, place, stack)
     config = prepared.config
     cost = measure_cost(request.experiment, cpus=config.cpus, gpus=config.gpus_per_trial)
     if request.as_json:
@@ -113,7 +113,7 @@ def _run(request: Request) -> SearchResult:
     return result
 
 
-def _find_ray(request: Request, stack: contextlib.ExitStack) -> _Ray:
+def _find_place(request: Request, stack: contextlib.ExitStack) -> _Place:
     """The cluster that is asked for, or one of this process, until ``stack`` closes. The latter takes seconds to start:
     it begins at once for a new search, and when it is needed for one that may be finished."""
     from cluster.processes import MARK
@@ -124,17 +124,19 @@ def _find_ray(request: Request, stack: contextlib.ExitStack) -> _Ray:
         stack.enter_context(connected_ray(request.address))
         stack.enter_context(errors_told())  # at once: leaving a cluster that is dying can take this process along
         # A cluster of `fmnist cluster up` has the nodes that it has.
-        return _Ray(nodes=cluster_resources(), may_grow=MARK not in os.environ, reach=lambda: None, leave=lambda: None)
+        return _Place(
+            nodes=cluster_resources(), may_grow=MARK not in os.environ, reach=lambda: None, leave=lambda: None
+        )
     here = local_resources()
-    own = BackgroundRay(num_cpus=here.cpus, num_gpus=here.gpus)
+    own = BackgroundRay(num_cpus=here.cpus, num_gpus=here.gpus, log=request.experiment.log)
     stack.callback(own.stop)
     if not request.experiment.exists():
         own.start()
-        stack.enter_context(errors_told())  # before it has started and stopped
-    return _Ray(nodes=[here], may_grow=False, reach=own.wait, leave=own.stop)
+        stack.enter_context(errors_told())  # and not only when it has started and stopped
+    return _Place(nodes=[here], may_grow=False, reach=own.wait, leave=own.stop)
 
 
-def _search(request: Request, ray: _Ray, stack: contextlib.ExitStack) -> tuple[Prepared, SearchResult]:
+def _search(request: Request, place: _Place, stack: contextlib.ExitStack) -> tuple[Prepared, SearchResult]:
     from cluster.session import ray_log
     from fmnist_models.data import data_root
     from search.configuration.config import read_config
@@ -151,18 +153,17 @@ def _search(request: Request, ray: _Ray, stack: contextlib.ExitStack) -> tuple[P
     prepared, slots = prepare_search(
         request.config,
         request.data_dir,
-        nodes=ray.nodes,
+        nodes=place.nodes,
         on_cluster=request.address is not None,
-        may_grow=ray.may_grow,
+        may_grow=place.may_grow,
         before=read_config(experiment) if experiment.exists() else None,
-        reach=ray.reach,
+        reach=place.reach,
     )
     config = prepared.config
     queue = read_queue(request.enqueue, config.space) if request.enqueue else ()
     check_room(experiment, config, num_slots=slots.count)
     noted = read_noted(experiment)
     warm = stack.enter_context(open_experiment(experiment, config, warm_start=request.warm_start))
-    stack.callback(ray.leave)  # before the experiment may be another's, whose trials would write the same files
     with undone_if_refused(experiment, noted):
         study = SearchStudy.open(experiment, config, warm=warm.trials)
     experiment.send()
@@ -183,8 +184,10 @@ def _search(request: Request, ray: _Ray, stack: contextlib.ExitStack) -> tuple[P
         or not is_settled(experiment, config.model_dump(), trials)
         or has_lost(experiment, config.model_dump(), trials)
     ):
-        ray.reach()
+        place.reach()
         stack.enter_context(ray_log(experiment.log))
+        # Its processes are gone before the experiment may be another's, whose trials would write the same files.
+        stack.callback(place.leave)
     root = data_root(request.data_dir)
     stack.enter_context(sending(experiment, request.mlflow, tell=lambda text: say(text, console, style="yellow")))
     with SearchProgress(console, config, trials) as progress:

@@ -92,7 +92,8 @@ def _train(assignment: Assignment, shared: Shared, *, report: Callable[[dict[str
     torch.set_num_threads(shared.slot.threads_per_worker)
     # Of cuBLAS, which reads it when it is first used; the process is one of Ray's own.
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
-    torch.use_deterministic_algorithms(shared.deterministic)
+    if torch.are_deterministic_algorithms_enabled() != shared.deterministic:  # even to say no loads torch's compiler
+        torch.use_deterministic_algorithms(shared.deterministic)
     files = shared.experiment.here().trial(assignment.number)
     saver = Saver(
         files,
