@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private import parameter
+from ray._private import parameter, ray_constants
 from ray._private import worker as ray_worker
 from ray._private.node import Node
 from ray.exceptions import RayError
@@ -68,6 +68,7 @@ class BackgroundRay:
 
     def __init__(self, *, num_cpus: int, num_gpus: int, log: Path | None = None) -> None:
         self._num_cpus, self._num_gpus, self._log = num_cpus, num_gpus, log
+        self._thread = threading.Thread(target=self._live, name="ray")
         self._is_begun = False
         self._is_up, self._is_over, self._is_gone = threading.Event(), threading.Event(), threading.Event()
         self._failure: BaseException | None = None  # to start
@@ -75,14 +76,17 @@ class BackgroundRay:
 
     def start(self) -> None:
         """Begins to start it; once."""
-        if not self._is_begun:
+        if self._is_begun:
+            return
+        try:
             self._is_begun = True
-            thread = threading.Thread(target=self._live, name="ray")
-            try:
-                thread.start()
-            except RuntimeError:  # there may be no more threads
+            self._thread.start()
+        except BaseException as failure:
+            if self._thread.ident is None:  # there may be no more threads
+                self._failure = failure
+                self._is_up.set()
                 self._is_gone.set()
-                raise
+            raise
 
     def wait(self) -> None:
         """Returns when it is there, or raises what became of it. Starts it, if nobody has."""
@@ -144,11 +148,12 @@ def connected_ray(address: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _few_processes() -> Iterator[None]:
-    """``ray.init`` starts neither the server of a dashboard, which it does without a dashboard too, and waits for it,
-    nor what asks for more machines, nor what reads logs for the screen: it has no switch for them."""
+    """Keeps ``ray.init``, which has no switch for them, from starting the server of a dashboard (it does, and waits for
+    it, without a dashboard too), what asks for more machines, and what reads workers' logs for the screen."""
+    none: Any = False  # Ray's own annotation is wrong
     replaced: list[tuple[Any, str, Any]] = [
-        (Node, "start_api_server", lambda node, **_: setattr(node, "_webui_url", "")),
-        (parameter, "RayParams", functools.partial(parameter.RayParams, no_monitor=True, include_log_monitor=None)),
+        (Node, "start_api_server", _start_no_api_server),
+        (parameter, "RayParams", functools.partial(parameter.RayParams, no_monitor=True, include_log_monitor=none)),
     ]
     before = [getattr(owner, name) for owner, name, _ in replaced]
     for owner, name, mine in replaced:
@@ -158,6 +163,13 @@ def _few_processes() -> Iterator[None]:
     finally:
         for (owner, name, _), theirs in zip(replaced, before, strict=True):
             setattr(owner, name, theirs)
+
+
+def _start_no_api_server(node: Any, **_: object) -> None:
+    node._webui_url = ""
+    # Until it finds an address, the node's agent asks for one and logs a traceback each second.
+    key, nowhere = ray_constants.DASHBOARD_ADDRESS.encode(), f"{_ADDRESS}:0".encode()
+    node.get_gcs_client().internal_kv_put(key, nowhere, True, ray_constants.KV_NAMESPACE_DASHBOARD)
 
 
 @contextlib.contextmanager
@@ -239,15 +251,17 @@ class _LateFile(logging.FileHandler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._kept.append(record)
-        if Path(self.baseFilename).parent.is_dir():
-            kept, self._kept = self._kept, []
-            for each in kept:
-                super().emit(each)
+        self._write_kept()
 
     def close(self) -> None:
-        if self._kept and Path(self.baseFilename).parent.is_dir():
-            self.emit(self._kept.pop())
+        self._write_kept()
         super().close()
+
+    def _write_kept(self) -> None:
+        if Path(self.baseFilename).parent.is_dir():
+            kept, self._kept = self._kept, []
+            for record in kept:
+                super().emit(record)
 
 
 def _log_lines(data: Mapping[str, Any], ignore_prefix: bool) -> None:

@@ -176,6 +176,8 @@ def prepare_fashion_mnist(root: Path, *, timeout_s: float = 600.0) -> None:
 
 def _download(root: Path, *, timeout_s: float) -> None:
     """Downloads into a folder aside and moves whole, checked files into place; files that are there already stay."""
+    from torchvision.datasets import FashionMNIST
+
     target = root / _RAW
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -185,8 +187,6 @@ def _download(root: Path, *, timeout_s: float) -> None:
             f"Fashion-MNIST is not complete under {root}, and nothing can be written there ({error.strerror}); "
             f"name the folder that holds FashionMNIST/raw with --data-dir or ${DATA_DIR_VARIABLE}"
         ) from error
-    from torchvision.datasets import FashionMNIST
-
     failure: list[BaseException] = []
 
     def fetch() -> None:

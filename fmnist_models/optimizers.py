@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TypeVar
 
 import torch
@@ -15,9 +16,9 @@ _Optimizer = TypeVar("_Optimizer", bound=Optimizer)
 def _eager(optimizer: type[_Optimizer]) -> type[_Optimizer]:
     """The same without what torch has around its methods for ``torch.compile``, which loads the compiler, two seconds
     of a trial's process, as soon as an optimiser is made."""
-    methods = {name: getattr(optimizer, name).__wrapped__ for name in _METHODS}
+    methods = {name: inspect.unwrap(getattr(optimizer, name)) for name in _METHODS}
     methods["step"] = torch.no_grad()(methods["step"])
-    return type(optimizer.__name__, (optimizer,), methods)
+    return type(f"Eager{optimizer.__name__}", (optimizer,), methods)
 
 
 EagerSGD, EagerAdamW = _eager(SGD), _eager(AdamW)

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import logging
 import os
 import platform
 import random
@@ -27,6 +28,7 @@ import pytest
 import torch
 from made_experiment import make_experiment
 from optuna.trial import FrozenTrial, TrialState
+from ray._private import worker as ray_worker
 from scripted_training import (
     ASKS_NUMPY_FOR_A_PIB,
     ASKS_TORCH_FOR_A_PIB,
@@ -392,12 +394,14 @@ def test_a_search_interrupted_while_its_ray_starts_leaves_nothing(
 def test_a_search_holds_its_experiment_until_its_ray_is_gone(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = []
+    held, logger = [], logging.getLogger("ray")
+    before = (logger.handlers[:], logger.propagate, ray_worker.print_to_stdstream)
 
     @contextlib.contextmanager
-    def local(**_: Any) -> Iterator[None]:
-        yield
-        held.append(Experiment(folder / "small").is_held())
+    def local(*, log: Path, **_: Any) -> Iterator[None]:
+        with session.ray_log(log):
+            yield
+            held.append(Experiment(folder / "small").is_held())
 
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
@@ -407,6 +411,7 @@ def test_a_search_holds_its_experiment_until_its_ray_is_gone(
     _, out, _ = fmnist(capsys, "search", "run", write_config(folder, SMALL), "--experiments-dir", str(folder))
     assert "interrupted; everything so far is saved" in " ".join(out.split())
     assert held == [True]
+    assert (logger.handlers, logger.propagate, ray_worker.print_to_stdstream) == before
     assert not Experiment(folder / "small").is_held()
 
 

@@ -424,6 +424,25 @@ def assert_trains_as_its_layers_do(block: ConvBlock, images: Tensor, *, signs: t
     assert torch.equal(block.eval()(images), layers.float().eval()(images))
 
 
+@pytest.mark.parametrize("block", [GreyBlock(8), ConvBlock(1, 8)], ids=["grey", "conv"])
+def test_a_block_whose_normalisation_is_at_rest_leaves_its_statistics_alone(
+    block: ConvBlock, batch: tuple[Tensor, Tensor]
+) -> None:
+    block.train()[1].eval()
+    before = copy.deepcopy(block.state_dict())
+    found = block(batch[0])
+    assert all(torch.equal(value, before[name]) for name, value in block.state_dict().items())
+    assert torch.equal(found, block.eval()(batch[0]))
+
+
+@pytest.mark.parametrize("block", [GreyBlock(8), ConvBlock(1, 8)], ids=["grey", "conv"])
+def test_a_block_refuses_gradients_of_gradients(block: ConvBlock, batch: tuple[Tensor, Tensor]) -> None:
+    weight = block.train()[0].weight
+    (gradient,) = torch.autograd.grad(block(batch[0]).square().sum(), weight, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_a_fully_connected_layer_has_its_answers_in_either_layout(layout: torch.memory_format) -> None:
     layer = nn.Linear(3 * 4 * 5, 10)

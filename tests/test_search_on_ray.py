@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 import torch
 from optuna.trial import FrozenTrial, TrialState
+from ray._private import worker as ray_worker
 from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 from safetensors.torch import load_file
 from scripted_training import (
@@ -198,6 +200,25 @@ def test_a_local_ray_lives_on_loopback(local_cluster: None) -> None:
     assert all(node["NodeManagerAddress"].startswith("127.") for node in ray.nodes())
 
 
+def test_a_local_ray_has_the_processes_that_a_search_needs_and_no_more(local_cluster: None) -> None:
+    started = {
+        Path(word).name for process in psutil.Process().children(recursive=True) for word in process.cmdline()[:4]
+    }
+    assert {"gcs_server", "raylet"} <= started
+    assert not {"log_monitor.py", "monitor.py", "dashboard.py"} & started
+
+
+def test_the_agent_of_a_local_ray_does_not_ask_each_second_for_a_dashboard(local_cluster: None) -> None:
+    log = Path(ray_worker.global_worker.node.get_logs_dir_path()) / "dashboard_agent.log"
+    for _ in range(300):
+        if "Loaded" in log.read_text():
+            break
+        time.sleep(0.1)
+    time.sleep(3)  # in which it would
+    assert "Loaded" in log.read_text()
+    assert "Get dashboard http address" not in log.read_text()
+
+
 def test_a_ray_in_the_background_tells_who_waits_what_became_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     never, failing = (BackgroundRay(num_cpus=1, num_gpus=0) for _ in range(2))
     never.stop()
@@ -235,7 +256,7 @@ def test_who_is_interrupted_while_a_ray_in_the_background_ends_goes_on_when_it_i
     @contextlib.contextmanager
     def ends_slowly(**_: Any) -> Iterator[None]:
         yield
-        signal.raise_signal(signal.SIGINT)  # the main thread's, which waits
+        os.kill(os.getpid(), signal.SIGINT)  # which wakes the main thread
         time.sleep(0.5)
         gone.append(True)
 

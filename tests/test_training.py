@@ -393,7 +393,7 @@ def test_customnet_learns_from_5000_images(
     ],
 )
 def test_our_optimizers_are_torchs(torchs: type[Optimizer], ours: type[Optimizer], arguments: dict[str, Any]) -> None:
-    def train(kind: type[Optimizer]) -> tuple[Tensor, dict[str, Any]]:
+    def train(kind: type[Optimizer], other: type[Optimizer]) -> tuple[Tensor, dict[str, Any]]:
         torch.manual_seed(0)
         layer, images = nn.Linear(5, 3), torch.randn(7, 5)
         optimizer = kind(layer.parameters(), **arguments)
@@ -404,10 +404,16 @@ def test_our_optimizers_are_torchs(torchs: type[Optimizer], ours: type[Optimizer
             optimizer.step()
             schedule.step()
             if step == 5:
-                optimizer.load_state_dict(optimizer.state_dict())
+                state = other(layer.parameters(), **arguments)
+                state.load_state_dict(optimizer.state_dict())
+                optimizer.load_state_dict(state.state_dict())
         return layer.weight.detach(), optimizer.state_dict()
 
-    (weights, state), (expected, expected_state) = train(ours), train(torchs)
+    (weights, state), (expected, expected_state) = train(ours, torchs), train(torchs, torchs)
     assert torch.equal(weights, expected)
     assert state["param_groups"] == expected_state["param_groups"]
-    assert state["state"].keys() == expected_state["state"].keys()
+    for number, expected_values in expected_state["state"].items():
+        values = state["state"].pop(number)
+        assert values.keys() == expected_values.keys()
+        assert all(torch.equal(values[name], expected) for name, expected in expected_values.items())
+    assert not state["state"]

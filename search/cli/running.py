@@ -129,11 +129,18 @@ def _find_place(request: Request, stack: contextlib.ExitStack) -> _Place:
         )
     here = local_resources()
     own = BackgroundRay(num_cpus=here.cpus, num_gpus=here.gpus, log=request.experiment.log)
-    stack.callback(own.stop)
+
+    def leave() -> None:
+        try:
+            own.stop()
+        except Exception as failure:  # the search's own end is what counts
+            say(f"Ray did not end as it should: {failure}", request.console, style="yellow")
+
+    stack.callback(leave)
     if not request.experiment.exists():
         own.start()
         stack.enter_context(errors_told())  # and not only when it has started and stopped
-    return _Place(nodes=[here], may_grow=False, reach=own.wait, leave=own.stop)
+    return _Place(nodes=[here], may_grow=False, reach=own.wait, leave=leave)
 
 
 def _search(request: Request, place: _Place, stack: contextlib.ExitStack) -> tuple[Prepared, SearchResult]:
@@ -185,9 +192,9 @@ def _search(request: Request, place: _Place, stack: contextlib.ExitStack) -> tup
         or has_lost(experiment, config.model_dump(), trials)
     ):
         place.reach()
-        stack.enter_context(ray_log(experiment.log))
         # Its processes are gone before the experiment may be another's, whose trials would write the same files.
         stack.callback(place.leave)
+        stack.enter_context(ray_log(experiment.log))
     root = data_root(request.data_dir)
     stack.enter_context(sending(experiment, request.mlflow, tell=lambda text: say(text, console, style="yellow")))
     with SearchProgress(console, config, trials) as progress:
