@@ -228,6 +228,8 @@ def ray_log(path: Path | None) -> Iterator[logging.Handler]:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     loggers = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name.split(".")[0] == "ray"]
     before = [(logger, logger.handlers[:], logger.propagate) for logger in loggers]
+    for earlier in {handler for _, handlers, _ in before for handler in handlers}:
+        earlier.flush()  # what it has kept comes first
     for logger in loggers:
         logger.handlers[:] = [handler]
         logger.propagate = False
@@ -251,17 +253,18 @@ class _LateFile(logging.FileHandler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._kept.append(record)
-        self._write_kept()
+        self.flush()
 
-    def close(self) -> None:
-        self._write_kept()
-        super().close()
-
-    def _write_kept(self) -> None:
+    def flush(self) -> None:
         if Path(self.baseFilename).parent.is_dir():
             kept, self._kept = self._kept, []
             for record in kept:
                 super().emit(record)
+        super().flush()
+
+    def close(self) -> None:
+        self.flush()
+        super().close()
 
 
 def _log_lines(data: Mapping[str, Any], ignore_prefix: bool) -> None:

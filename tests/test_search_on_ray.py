@@ -274,7 +274,8 @@ def test_the_log_of_a_ray_that_starts_before_its_experiment_is_there_has_what_ca
         logger.warning("early")
         assert not folder.exists()
         folder.mkdir()
-        logger.warning("late")
+        with session.ray_log(folder / "ray.log"):
+            logger.warning("late")
     assert [line.split(": ")[-1] for line in (folder / "ray.log").read_text().splitlines()] == ["early", "late"]
 
 
