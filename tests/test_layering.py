@@ -170,6 +170,22 @@ assert "torch._dynamo" not in sys.modules
     assert "torchvision" not in loaded_by(script, tmp_path)
 
 
+def test_a_search_of_customnet_begins_without_a_compiler_and_without_others_trackers(tmp_path: Path) -> None:
+    script = f"""
+{imports("sys", "search.running.runner")}
+from pathlib import Path
+from search.configuration.config import parse_config
+from search.records.experiment import Experiment
+from search.running.retention import check_room
+config = parse_config({{"space": {{"model": "customnet"}}}}, where="test")
+check_room(Experiment(Path("x")), config, num_slots=2)
+search.running.runner._quiet_tune()
+sys.modules["ray.tune.tune"].air_usage.tag_callbacks([object()])
+assert "torch._dynamo" not in sys.modules
+"""
+    assert not loaded_by(script, tmp_path) & {"mlflow", "wandb", "comet_ml"}
+
+
 def test_fmnist_models_loads_no_ray_and_no_module_of_any_room_makes_a_file(tmp_path: Path) -> None:
     models, others = (
         imports(*(module_name(path) for room in rooms for path in source_files(room) if path.name != "__main__.py"))

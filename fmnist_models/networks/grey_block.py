@@ -28,10 +28,16 @@ class GreyBlock(ConvBlock):
     def __init__(self, channels: int) -> None:
         super().__init__(1, channels)
         # Where the filter's nine weights lie among the 16 pixels, at each of the four places: (9, 4, 16).
-        weights = torch.eye(9).view(9, 3, 3)
-        places = [(right, 1 - right, down, 1 - down) for down in (0, 1) for right in (0, 1)]
-        placement = torch.stack([functional.pad(weights, place).flatten(1) for place in places], 1)
-        self.register_buffer("_placement", placement, persistent=False)
+        placement = [
+            [
+                [float(pixel == 4 * (row + down) + column + right) for pixel in range(16)]
+                for down in (0, 1)
+                for right in (0, 1)
+            ]
+            for row in range(3)
+            for column in range(3)
+        ]
+        self.register_buffer("_placement", torch.tensor(placement), persistent=False)
 
     def _train(self, x: Tensor) -> Tensor:
         if x.requires_grad or x.shape[2] % 2 or x.shape[3] % 2:

@@ -8,6 +8,7 @@ from enum import Enum
 
 import ray
 from ray import tune
+from ray.air._internal import usage
 from ray.tune.error import TuneError
 
 from fmnist_models.training import Training
@@ -124,6 +125,7 @@ def _trial_dirname(trial: tune.experiment.Trial) -> str:
 
 def _quiet_tune() -> None:
     """Our own progress is shown and the study is the record: Tune's printing, logging and snapshots are for nothing."""
+    usage.tag_callbacks = lambda callbacks: False  # it loads MLflow, W&B and Comet to count their callbacks
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
