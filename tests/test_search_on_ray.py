@@ -19,6 +19,7 @@ import ray
 import torch
 from optuna.trial import FrozenTrial, TrialState
 from ray._private import worker as ray_worker
+from ray.tune.execution import class_cache
 from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 from safetensors.torch import load_file
 from scripted_training import (
@@ -45,7 +46,7 @@ from fmnist_models.probe import candidates
 from search.configuration.config import SearchConfig, parse_config
 from search.records.epochs_file import parse_epochs
 from search.records.experiment import Experiment, new_experiment
-from search.running import arithmetic
+from search.running import arithmetic, runner
 from search.running.preparation import Prepared
 from search.running.progress import SilentProgress
 from search.running.remote_arithmetic import decide_on_cluster
@@ -217,6 +218,30 @@ def test_the_agent_of_a_local_ray_does_not_ask_each_second_for_a_dashboard(local
     time.sleep(3)  # in which it would
     assert "Loaded" in log.read_text()
     assert "Get dashboard http address" not in log.read_text()
+
+
+class _Actor:
+    """What Tune would make an actor of."""
+
+    def pid(self) -> int:
+        return os.getpid()
+
+
+def test_trials_have_the_processes_that_wait_for_them_and_others_on_a_cluster(
+    local_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def actor_of_tune() -> Any:
+        return class_cache._ActorClassCache().get(_Actor)
+
+    assert ray.get(ray.remote(lambda: True).remote())  # whose process waits afterwards
+    waiting = {process.pid for process in psutil.Process().children(recursive=True)}
+    with runner._environment_inherited():
+        actor = actor_of_tune().remote()
+        assert ray.get(actor.pid.remote()) in waiting
+        ray.kill(actor)
+    monkeypatch.setattr(ray_worker._global_node, "head", False)
+    with runner._environment_inherited():
+        assert actor_of_tune()._default_options["runtime_env"]["env_vars"]
 
 
 def test_a_ray_in_the_background_tells_who_waits_what_became_of_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import Enum
+from typing import Any
 
 import ray
 from ray import tune
+from ray._private import worker as ray_worker
 from ray.air._internal import usage
 from ray.tune.error import TuneError
+from ray.tune.execution import class_cache
 
 from fmnist_models.training import Training
 from search.errors import ExperimentError
@@ -74,28 +78,29 @@ def run_trials(
     experiment.remove_ray_files()
     _quiet_tune()
     try:
-        tune.Tuner(
-            tune.with_resources(tune.with_parameters(run_trial, shared=shared), _reservation(slots.slot)),
-            tune_config=tune.TuneConfig(
-                search_alg=StudySearcher(study, experiment, retention=retention, progress=progress),
-                scheduler=StudyScheduler(study, experiment, retention=retention, progress=progress),
-                num_samples=-1,
-                max_concurrent_trials=slots.count,
-                reuse_actors=True,
-                time_budget_s=config.time_budget_s,
-                trial_dirname_creator=_trial_dirname,
-            ),
-            run_config=tune.RunConfig(
-                name="tune",
-                storage_path=experiment.ray_location,
-                verbose=0,
-                callbacks=[
-                    WaitingWatch(slots.slot, progress),
-                    *([LeakWatch(slots.slot)] if slots.slot.num_workers > 1 else []),
-                ],
-                failure_config=tune.FailureConfig(max_failures=config.max_restarts),
-            ),
-        ).fit()
+        with _environment_inherited():
+            tune.Tuner(
+                tune.with_resources(tune.with_parameters(run_trial, shared=shared), _reservation(slots.slot)),
+                tune_config=tune.TuneConfig(
+                    search_alg=StudySearcher(study, experiment, retention=retention, progress=progress),
+                    scheduler=StudyScheduler(study, experiment, retention=retention, progress=progress),
+                    num_samples=-1,
+                    max_concurrent_trials=slots.count,
+                    reuse_actors=True,
+                    time_budget_s=config.time_budget_s,
+                    trial_dirname_creator=_trial_dirname,
+                ),
+                run_config=tune.RunConfig(
+                    name="tune",
+                    storage_path=experiment.ray_location,
+                    verbose=0,
+                    callbacks=[
+                        WaitingWatch(slots.slot, progress),
+                        *([LeakWatch(slots.slot)] if slots.slot.num_workers > 1 else []),
+                    ],
+                    failure_config=tune.FailureConfig(max_failures=config.max_restarts),
+                ),
+            ).fit()
     except Halt as halt:
         raise ExperimentError(f"the search had to stop: {halt}; `fmnist search resume` continues it") from halt
     except (OSError, TuneError) as error:
@@ -110,6 +115,22 @@ def run_trials(
     if config.time_budget_s is None:
         raise ExperimentError(f"Ray Tune gave trials of {experiment.name} up; `fmnist search resume` goes on with them")
     return Outcome.OUT_OF_TIME
+
+
+@contextlib.contextmanager
+def _environment_inherited() -> Iterator[None]:
+    """Processes of a Ray that this one started have its environment already; given some of it once more by Tune, as
+    those of a cluster are, trials could not have the processes that wait for them, and would start others."""
+    own: Any = ray_worker._global_node
+    if not own.head:
+        yield
+        return
+    before = class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE
+    class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = {}, set()
+    try:
+        yield
+    finally:
+        class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = before
 
 
 def _reservation(slot: Slot) -> dict[str, float] | tune.PlacementGroupFactory:
