@@ -1,11 +1,12 @@
 """Our search beside those of others (`benchmarks/peers/`), each a program from its start to its end: trials per hour on
-fixed work, the time to a validation accuracy with early stopping, and memory.
+fixed work, the time to validation accuracies with early stopping, and memory.
 
 `python -m benchmarks.peer_trials [fixed] [target]`. Contestants take turns, in the opposite order each time. What is
 measured is kept in `benchmarks/results/` after each run, and the same command goes on where it ended, so it may be
 stopped at any time; with other settings, code, versions or processor, or without that file it begins anew. With early
 stopping all halve asynchronously, by thirds, from the first epoch on, and take the same configurations in the same
-order; each repeat has configurations of its own, since one that is soon good would decide alone.
+order, until the highest of the targets is reached; each repeat has configurations of its own, since one that is soon
+good would decide alone.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import json
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +41,10 @@ CONTESTANTS = {
 }
 BARS = {"ray_nesting": 4.0, "optuna_loop": 3.0, "optuna_processes": 2.0, "syne_tune_local": 2.0}
 TARGET_BAR = 2.0
-_TARGET_SECONDS = "target: seconds"
-_TARGET_REACHED = "target: share of runs that reached it"
+TARGETS = (0.87, 0.88, 0.89)
 _NAME = "peer_trials"
+
+_Pairs = Sequence[tuple[MeasuredRun, MeasuredRun]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,12 +81,21 @@ def measure(turn: Turn, arguments: argparse.Namespace, *, images: Path, folder: 
         f"benchmarks.peers.{turn.contestant}",
         job,
         python=ensure_python() if turn.contestant == "syne_tune_local" else None,
-        target=arguments.target if to_target else None,
+        target=max(arguments.targets) if to_target else None,
     )
 
 
+def seconds_to(target: float) -> str:
+    """The name of a figure."""
+    return f"{target:g}: seconds"
+
+
+def _reached(target: float) -> str:
+    return f"{target:g}: share of runs that reached it"
+
+
 def figures(runs: dict[Turn, MeasuredRun], arguments: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
-    """Figure → contestant → values, one for each repeat; seconds to the target are at least those of a run that never
+    """Figure → contestant → values, one for each repeat; seconds to a target are at least those of a run that never
     gets there."""
     found: dict[str, dict[str, list[float]]] = {}
     for turn, measured in runs.items():
@@ -97,9 +109,10 @@ def figures(runs: dict[Turn, MeasuredRun], arguments: argparse.Namespace) -> dic
                 "fixed: mean validation accuracy of the trials": measured.mean_accuracy,
             }
         else:
-            time_s = measured.seconds_to(arguments.target)
-            values[_TARGET_SECONDS] = measured.seconds if time_s is None else time_s
-            values[_TARGET_REACHED] = float(time_s is not None)
+            for target in arguments.targets:
+                time_s = measured.seconds_to(target)
+                values[seconds_to(target)] = measured.seconds if time_s is None else time_s
+                values[_reached(target)] = float(time_s is not None)
         for name, value in values.items():
             found.setdefault(name, {}).setdefault(turn.contestant, []).append(value)
     return found
@@ -112,7 +125,11 @@ def ratios(runs: dict[Turn, MeasuredRun], arguments: argparse.Namespace) -> list
     ``reached`` are the shares of the runs, of ours and of the other, that reached it.
     """
     rows = []
-    for what, name in (("fixed", "fixed: trials per hour"), ("target", _TARGET_SECONDS)):
+    comparisons: list[tuple[str, str, Callable[[_Pairs], dict[str, Any]]]] = [
+        ("fixed", "fixed: trials per hour", _compare_fixed),
+        *(("target", seconds_to(target), partial(_compare_targets, target=target)) for target in arguments.targets),
+    ]
+    for what, name, compare in comparisons:
         for contestant, bar in BARS.items():
             pairs = [
                 (runs[turn_of_ours], theirs)
@@ -121,18 +138,17 @@ def ratios(runs: dict[Turn, MeasuredRun], arguments: argparse.Namespace) -> list
                 and (turn_of_ours := dataclasses.replace(turn, contestant="ours")) in runs
             ]
             if pairs:
-                compared = _compare_fixed(pairs) if what == "fixed" else _compare_targets(pairs, arguments.target)
                 about = {"figure": name, "against": contestant, "pairs": len(pairs)}
-                rows.append({**about, **compared, "bar": bar if what == "fixed" else TARGET_BAR})
+                rows.append({**about, **compare(pairs), "bar": bar if what == "fixed" else TARGET_BAR})
     return rows
 
 
-def _compare_fixed(pairs: Sequence[tuple[MeasuredRun, MeasuredRun]]) -> dict[str, Any]:
+def _compare_fixed(pairs: _Pairs) -> dict[str, Any]:
     rates = [statistics.median(1 / run.seconds for run in side) for side in zip(*pairs, strict=True)]
     return {"times_better": round(rates[0] / rates[1], 2), "at_least": False}
 
 
-def _compare_targets(pairs: Sequence[tuple[MeasuredRun, MeasuredRun]], target: float) -> dict[str, Any]:
+def _compare_targets(pairs: _Pairs, target: float) -> dict[str, Any]:
     ours, theirs = ([run.seconds_to(target) for run in side] for side in zip(*pairs, strict=True))
     reached = [sum(time_s is not None for time_s in times) / len(pairs) for times in (ours, theirs)]
     found: dict[str, Any] = {"times_better": None, "at_least": None in theirs, "reached": reached}
@@ -199,9 +215,13 @@ def save(runs: dict[Turn, MeasuredRun], settings: dict[str, Any], arguments: arg
 
 def report(runs: dict[Turn, MeasuredRun], arguments: argparse.Namespace) -> None:
     found = figures(runs, arguments)
+    missed = {
+        seconds_to(target): {who for who, shares in found.get(_reached(target), {}).items() if min(shares) < 1}
+        for target in arguments.targets
+    }
     for name, values in sorted(found.items()):
         rows = [
-            (CONTESTANTS[who], _bound(name, who, found) + show(summarise(values[who])))
+            (CONTESTANTS[who], ("≥ " if who in missed.get(name, ()) else "") + show(summarise(values[who])))
             for who in CONTESTANTS
             if who in values
         ]
@@ -215,10 +235,6 @@ def report(runs: dict[Turn, MeasuredRun], arguments: argparse.Namespace) -> None
     print_table([("ours is so many times better", "than", "times", "bar", "pairs of runs"), *rows])
 
 
-def _bound(name: str, who: str, found: dict[str, dict[str, list[float]]]) -> str:
-    return "≥ " if name == _TARGET_SECONDS and min(found[_TARGET_REACHED][who]) < 1 else ""
-
-
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", help="fixed, target, or both")
@@ -226,7 +242,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--trials", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=6, help="of each trial of the fixed work")
     parser.add_argument("--target-epochs", type=int, default=9, help="of a trial that is not stopped early")
-    parser.add_argument("--target", type=float, default=0.87, help="validation accuracy")
+    parser.add_argument("--targets", nargs="+", type=float, default=list(TARGETS), help="validation accuracies")
     parser.add_argument("--images", type=int, default=5_000)
     parser.add_argument("--repeats", type=int, default=3)
     return parser
@@ -239,7 +255,7 @@ def main() -> None:
     what = arguments.what or ["fixed", "target"]
     if not set(what) <= {"fixed", "target"}:
         parser.error(f"{' '.join(what)}: valid are fixed and target")
-    settings = {name: getattr(arguments, name) for name in ("trials", "epochs", "target_epochs", "target", "images")}
+    settings = {name: getattr(arguments, name) for name in ("trials", "epochs", "target_epochs", "targets", "images")}
     runs, began_on = load(settings), made_on()
     with tempfile.TemporaryDirectory(prefix="fmnist-bench-") as name:
         images = unpack_images(Path(name))
