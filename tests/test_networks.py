@@ -384,6 +384,30 @@ def test_a_grey_block_trains_as_its_layers_do(
     assert_trains_as_its_layers_do(GreyBlock(8), images, signs=signs)
 
 
+@pytest.mark.parametrize("signs", [(0.5, 1.5), (-1.0, 1.0)])
+def test_a_grey_block_is_as_exact_in_bf16_as_its_layers_are(
+    signs: tuple[float, float], batch: tuple[Tensor, Tensor]
+) -> None:
+    torch.manual_seed(1)
+    block = GreyBlock(32)
+    with torch.no_grad():
+        block[1].weight.uniform_(*signs)
+        block[1].bias.uniform_(-0.5, 0.5)
+    layers, exact = nn.Sequential(*copy.deepcopy(block)), nn.Sequential(*copy.deepcopy(block)).double()
+    wanted = torch.randn(len(batch[0]), 32, 14, 14)
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = [block(batch[0]), layers(batch[0])]
+    assert [output.dtype for output in outputs] == [torch.bfloat16] * 2
+    outputs.append(exact(batch[0].double()))
+    for output in outputs:
+        (output * wanted).sum().backward()
+    weights = [network[0].weight.grad for network in (block, layers, exact)]
+    for mine, theirs, true in (outputs, weights):
+        assert (mine - true).norm() <= 2 * (theirs - true).norm()
+    for name, value in exact.named_buffers():
+        torch.testing.assert_close(block.state_dict()[name].double(), value.double(), rtol=1e-5, atol=1e-5, msg=name)
+
+
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize(("count", "height", "width"), [(16, 14, 14), (1, 4, 4), (5, 7, 9)])
 @pytest.mark.parametrize("signs", [(0.5, 1.5), (-1.5, -0.5), (-1.0, 1.0)])

@@ -15,11 +15,12 @@ from fmnist_models.networks.conv_block import ConvBlock
 class GreyBlock(ConvBlock):
     """``ConvBlock`` of one channel: ``(B, 1, H, W)`` → ``(B, C, H/2, W/2)``.
 
-    Trained in fp32 on a CPU, whose time goes into moving the convolution's output, four times as large as that of the
-    block, it is the same function in yet another order, where images need no gradient and have even sides:
+    Trained on a CPU, where moving the convolution's output takes the time, four times as large as that of the block, it
+    is the same function in yet another order, if images need no gradient and have even sides. Under autocast what is
+    as large as the output is of the lower precision.
 
     * The output at the four places of a pooling window is a product of the 4x4 pixels around it, and only the largest
-      of the four is ever stored for more than a moment.
+      of the four is ever stored for more than a moment. The normalisation is part of that product's filter.
     * Mean and variance of a linear function of pixels follow from means and products of the pixels.
     """
 
@@ -39,9 +40,15 @@ class GreyBlock(ConvBlock):
         ]
         self.register_buffer("_placement", torch.tensor(placement), persistent=False)
 
-    def _train(self, x: Tensor) -> Tensor:
-        if x.requires_grad or x.shape[2] % 2 or x.shape[3] % 2:
-            return super()._train(x)
+    def forward(self, x: Tensor) -> Tensor:
+        is_grey = not x.requires_grad and x.shape[2] % 2 == 0 and x.shape[3] % 2 == 0
+        if self[1].training and x.device.type == "cpu" and x.dtype == torch.float32 and is_grey:
+            reduced = torch.is_autocast_enabled("cpu")
+            with torch.autocast("cpu", enabled=False):
+                return self._train_grey(x, torch.get_autocast_dtype("cpu") if reduced else torch.float32)
+        return super().forward(x)
+
+    def _train_grey(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         conv, norm = self._layers()
         pixels = functional.pad(x[:, 0], (1, 1, 1, 1)).unfold(1, 4, 2).unfold(2, 4, 2).reshape(-1, 16)
         kernels = conv.weight.view(-1, 9)
@@ -51,9 +58,8 @@ class GreyBlock(ConvBlock):
         variance = (kernels @ seen_together * kernels).sum(1).clamp_min(0)  # rounding can take it below
         self._follow(mean, variance, count=4 * len(pixels))
         scale = norm.weight * torch.rsqrt(variance + norm.eps)
-        sign = torch.where(norm.weight < 0, -1.0, 1.0)
-        largest = _LargestOfFour.apply(pixels, sign[:, None] * kernels, self._placement)
-        out = functional.relu(torch.addcmul(self._shift() - mean * scale, largest, scale * sign))
+        shift = self._shift() - mean * scale
+        out: Tensor = _LargestOfFour.apply(pixels.to(dtype), scale[:, None] * kernels, shift, self._placement)
         return out.view(len(x), x.shape[2] // 2, x.shape[3] // 2, -1).permute(0, 3, 1, 2)
 
     def _moments(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,27 +71,31 @@ class GreyBlock(ConvBlock):
 
 
 class _LargestOfFour(torch.autograd.Function):
-    """``(N, 16)`` pixels, ``(C, 9)`` filters and where these lie → ``(N, C)``, the largest of each four products; of
-    equal ones the first has the gradient."""
+    """``(N, 16)`` pixels, ``(C, 9)`` filters, ``(C,)`` shifts and where the filters lie → ``(N, C)``, the largest of
+    each four products, shifted, and no less than 0; of equal ones the first has the gradient. What is as large as the
+    pixels is of their precision, gradients are fp32."""
 
     @staticmethod
-    def forward(ctx: Any, pixels: Tensor, kernels: Tensor, placement: Tensor) -> Tensor:
-        products = [pixels @ (kernels @ place).t() for place in placement.unbind(1)]
+    def forward(ctx: Any, pixels: Tensor, kernels: Tensor, shift: Tensor, placement: Tensor) -> Tensor:
+        products = [pixels @ (kernels @ place).to(pixels.dtype).t() for place in placement.unbind(1)]
         largest = torch.maximum(products[0], products[1])
         for product in products[2:]:
             torch.maximum(largest, product, out=largest)
-        ctx.save_for_backward(pixels, placement, largest, *products[:3])
-        return largest
+        out = (largest + shift.to(pixels.dtype)).relu_()
+        ctx.save_for_backward(pixels, placement, out, largest, *products[:3])
+        return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
-        pixels, placement, largest, *products = ctx.saved_tensors
-        found, left = [], gradient
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, Tensor, None]:
+        pixels, placement, out, largest, *products = ctx.saved_tensors
+        left = torch.ops.aten.threshold_backward(gradient, out, 0)
+        of_shift = left.sum(0, dtype=torch.float32)
+        found = []
         for product in products:
             # Where the product is the largest: faster than a comparison and a mask.
             taken = torch.ops.aten.threshold_backward(left, product - largest, -1e-30)
             found.append(taken.t() @ pixels)
             left = left - taken
         found.append(left.t() @ pixels)
-        return None, torch.cat(found, 1) @ placement.flatten(1).t(), None
+        return None, torch.cat(found, 1).float() @ placement.flatten(1).t(), of_shift, None
