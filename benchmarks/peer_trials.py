@@ -43,6 +43,7 @@ BARS = {"ray_nesting": 4.0, "optuna_loop": 3.0, "optuna_processes": 2.0, "syne_t
 TARGET_BAR = 2.0
 TARGETS = (0.87, 0.88, 0.89)
 _NAME = "peer_trials"
+_SETTINGS = ("trials", "epochs", "target_trials", "target_epochs", "targets", "images")
 
 _Pairs = Sequence[tuple[MeasuredRun, MeasuredRun]]
 
@@ -68,7 +69,7 @@ def turns(what: Sequence[str], contestants: Sequence[str], repeats: int) -> list
 def measure(turn: Turn, arguments: argparse.Namespace, *, images: Path, folder: Path) -> MeasuredRun:
     to_target = turn.what == "target"
     job = Job(
-        configurations=draw(arguments.trials, seed=turn.repeat if to_target else 0),
+        configurations=draw(arguments.target_trials, seed=turn.repeat) if to_target else draw(arguments.trials, seed=0),
         num_epochs=arguments.target_epochs if to_target else arguments.epochs,
         early_stopping=to_target,
         num_images=arguments.images,
@@ -239,8 +240,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", help="fixed, target, or both")
     parser.add_argument("--only", nargs="+", choices=list(CONTESTANTS), default=list(CONTESTANTS))
-    parser.add_argument("--trials", type=int, default=16)
+    parser.add_argument("--trials", type=int, default=16, help="of the fixed work")
     parser.add_argument("--epochs", type=int, default=6, help="of each trial of the fixed work")
+    parser.add_argument("--target-trials", type=int, default=24, help="at most, with early stopping")
     parser.add_argument("--target-epochs", type=int, default=9, help="of a trial that is not stopped early")
     parser.add_argument("--targets", nargs="+", type=float, default=list(TARGETS), help="validation accuracies")
     parser.add_argument("--images", type=int, default=5_000)
@@ -255,7 +257,7 @@ def main() -> None:
     what = arguments.what or ["fixed", "target"]
     if not set(what) <= {"fixed", "target"}:
         parser.error(f"{' '.join(what)}: valid are fixed and target")
-    settings = {name: getattr(arguments, name) for name in ("trials", "epochs", "target_epochs", "targets", "images")}
+    settings = {name: getattr(arguments, name) for name in _SETTINGS}
     runs, began_on = load(settings), made_on()
     with tempfile.TemporaryDirectory(prefix="fmnist-bench-") as name:
         images = unpack_images(Path(name))

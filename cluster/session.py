@@ -14,12 +14,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray._private import parameter, ray_constants
+from ray._private import utils as ray_utils
 from ray._private import worker as ray_worker
 from ray._private.node import Node
 from ray.exceptions import RayError
@@ -32,21 +33,23 @@ _ADDRESS = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
 
 _PREFIX = "fmnist-ray-"
 _LOCK = "in-use"
+_PRELOAD, _IDLE_MS = "RAY_preload_python_modules", "RAY_idle_worker_killing_time_threshold_ms"
 _SECONDS_TO_LOCK = 2.0  # in which who makes a folder will have locked it
 
 
 @contextlib.contextmanager
-def local_ray(*, num_cpus: int, num_gpus: int, log: Path | None = None) -> Iterator[None]:
+def local_ray(*, num_cpus: int, num_gpus: int, log: Path | None = None, preload: Sequence[str] = ()) -> Iterator[None]:
     """Starts Ray in this process with the given resources and ends it with the block.
 
     Whatever another Ray on this machine does is left alone. What Ray logs goes to the file ``log``, if given, and
-    not to the screen. Signals do what they did before; Ray would have its own way with them.
+    not to the screen. Signals do what they did before; Ray would have its own way with them. Each process that is to
+    run tasks loads the modules ``preload`` first, while it waits for one.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
     with _temporary_folder() as folder, ray_log(log) as handler:
         try:
-            with _keeping_signals(), heap.inherited_by_children(), _few_processes():
+            with _keeping_signals(), heap.inherited_by_children(), _waiting_processes(preload), _few_processes():
                 ray.init(
                     address="local",
                     num_cpus=num_cpus,
@@ -66,8 +69,8 @@ def local_ray(*, num_cpus: int, num_gpus: int, log: Path | None = None) -> Itera
 class BackgroundRay:
     """``local_ray`` in a thread, so that this process can do something else while it starts."""
 
-    def __init__(self, *, num_cpus: int, num_gpus: int, log: Path | None = None) -> None:
-        self._num_cpus, self._num_gpus, self._log = num_cpus, num_gpus, log
+    def __init__(self, *, num_cpus: int, num_gpus: int, log: Path | None = None, preload: Sequence[str] = ()) -> None:
+        self._ray = functools.partial(local_ray, num_cpus=num_cpus, num_gpus=num_gpus, log=log, preload=preload)
         self._thread = threading.Thread(target=self._live, name="ray")
         self._is_begun = False
         self._is_up, self._is_over, self._is_gone = threading.Event(), threading.Event(), threading.Event()
@@ -111,7 +114,7 @@ class BackgroundRay:
 
     def _live(self) -> None:
         try:
-            with local_ray(num_cpus=self._num_cpus, num_gpus=self._num_gpus, log=self._log):
+            with self._ray():
                 self._is_up.set()
                 self._is_over.wait()
         except BaseException as failure:
@@ -147,6 +150,20 @@ def connected_ray(address: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _waiting_processes(preload: Sequence[str]) -> Iterator[None]:
+    """Settings for nodes that start while the block runs: the processes that wait for tasks load ``preload``, and stay
+    until there are some; Ray would end them after a second."""
+    settings = {_PRELOAD: ",".join(preload), _IDLE_MS: "600000"} if preload else {}
+    missing = {name: value for name, value in settings.items() if name not in os.environ}
+    os.environ.update(missing)
+    try:
+        yield
+    finally:
+        for name in missing:
+            os.environ.pop(name, None)
+
+
+@contextlib.contextmanager
 def _few_processes() -> Iterator[None]:
     """Keeps ``ray.init``, which has no switch for them, from starting the server of a dashboard (it does, and waits for
     it, without a dashboard too), what asks for more machines, and what reads workers' logs for the screen."""
@@ -154,6 +171,7 @@ def _few_processes() -> Iterator[None]:
     replaced: list[tuple[Any, str, Any]] = [
         (Node, "start_api_server", _start_no_api_server),
         (parameter, "RayParams", functools.partial(parameter.RayParams, no_monitor=True, include_log_monitor=none)),
+        (ray_utils, "get_dashboard_dependency_error", lambda: ImportError("no dashboard")),
     ]
     before = [getattr(owner, name) for owner, name, _ in replaced]
     for owner, name, mine in replaced:

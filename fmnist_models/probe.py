@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +19,7 @@ _ROUNDS = 8
 _MIN_ROUNDS = 2
 _SECONDS = 0.5
 _CLEARLY = 0.95  # of the time of what is usual here
+_HOPELESS = 1.25  # times that of the other one
 
 
 def candidates(device: torch.device) -> tuple[str, ...]:
@@ -34,7 +35,8 @@ def seconds_per_step(
     """Precision → the shortest of some steps of ``batch_size`` images in it, in seconds; first steps do not count.
 
     Each takes turns with the first one, so that other work on the machine slows both and not one; such a pair takes
-    half a second, or as long as three steps of each. Two models are in memory at a time.
+    half a second, or as long as three steps of each, or until one of them is clearly the slower one. Two models are in
+    memory at a time.
     """
     if plan.hyperparameters.get("input_size", _SIDE) > _SIDE:
         batch_size = min(batch_size, _MAX_ENLARGED)
@@ -47,12 +49,15 @@ def seconds_per_step(
     one_step = replace(plan, hyperparameters=settings, num_epochs=_ROUNDS + 1)
     found = dict.fromkeys(precisions, float("inf"))
     usual, *others = precisions
+    # What else keeps a single core busy is then left out.
+    clock = time.thread_time if device.type == "cpu" and num_threads == 1 else time.perf_counter
     threads_before = torch.get_num_threads()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:
             torch.set_num_threads(num_threads)
             for other in others:
-                _time_in_turns([replace(one_step, precision=name) for name in (usual, other)], data, device, found)
+                plans = [replace(one_step, precision=name) for name in (usual, other)]
+                _time_in_turns(plans, data, device, found, clock=clock)
         finally:
             torch.set_num_threads(threads_before)
             if device.type == "cuda":
@@ -61,19 +66,29 @@ def seconds_per_step(
 
 
 def _time_in_turns(
-    plans: Sequence[TrainingPlan], data: TrainingData, device: torch.device, found: dict[str, float]
+    plans: Sequence[TrainingPlan],
+    data: TrainingData,
+    device: torch.device,
+    found: dict[str, float],
+    *,
+    clock: Callable[[], float],
 ) -> None:
     """Puts into ``found`` what is shorter than what is there."""
     steps = {plan.precision: Training(plan, data, device=device).epochs() for plan in plans}
     for step in steps.values():
         next(step)
+    here = dict.fromkeys(steps, float("inf"))
     start_s = time.perf_counter()
     for number in range(_ROUNDS):
-        if number >= _MIN_ROUNDS and time.perf_counter() > start_s + _SECONDS:
+        is_told = max(here.values()) > _HOPELESS * min(here.values()) or time.perf_counter() > start_s + _SECONDS
+        if number >= _MIN_ROUNDS and is_told:
             break
         for precision, step in steps.items():
-            # Which ends with numbers on the CPU, so a GPU has done its work too.
-            found[precision] = min(found[precision], next(step).epoch_s)
+            before_s = clock()
+            next(step)  # which ends with numbers on the CPU, so a GPU has done its work too
+            here[precision] = min(here[precision], clock() - before_s)
+    for precision, time_s in here.items():
+        found[precision] = min(found[precision], time_s)
 
 
 def choose(seconds: dict[str, float]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -73,26 +75,47 @@ def test_steps_are_timed_in_every_arithmetic_and_nothing_else_is_changed(network
     assert torch.get_num_threads() == 1
 
 
-def test_the_shortest_of_steps_that_take_turns_counts_but_not_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other work slows one turn; both see the same, and the one that is faster stays so."""
+LAYOUTS = ("fp32", "fp32-channels-last")
+
+
+def time_script(
+    monkeypatch: pytest.MonkeyPatch, took: Mapping[str, Sequence[float]]
+) -> tuple[dict[str, float], list[str]]:
+    """What is found where steps take so many seconds of the process, and which took turns."""
     turns: list[str] = []
+    clock_s = 0.0
 
     class Scripted:
         def __init__(self, plan: TrainingPlan, data: object, *, device: object) -> None:
             self._plan = plan
 
         def epochs(self) -> Any:
-            took = {"fp32": [0.1, 5.0, 2.0, 3.0], "fp32-channels-last": [0.1, 5.0, 9.0, 1.0]}[self._plan.precision]
-            for seconds in [*took, *[9.0] * self._plan.num_epochs]:
+            nonlocal clock_s
+            for seconds in took[self._plan.precision]:
                 turns.append(self._plan.precision)
-                yield type("Epoch", (), {"epoch_s": seconds})()
+                clock_s += seconds
+                yield None
 
     monkeypatch.setattr(probe, "Training", Scripted)
-    monkeypatch.setattr(probe, "_SECONDS", 60.0)
+    monkeypatch.setattr(probe, "time", SimpleNamespace(thread_time=lambda: clock_s, perf_counter=lambda: 0.0))
     plan = TrainingPlan(network="customnet", hyperparameters={}, num_epochs=1, seed=0)
-    both = ("fp32", "fp32-channels-last")
-    assert seconds_per_step(plan, both, device=CPU, num_threads=1, batch_size=8) == {both[0]: 2.0, both[1]: 1.0}
-    assert turns == [*both] * (len(turns) // 2)
+    return seconds_per_step(plan, LAYOUTS, device=CPU, num_threads=1, batch_size=8), turns
+
+
+def test_the_shortest_of_steps_that_take_turns_counts_but_not_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other work slows one turn; both see the same, and the one that is faster stays so."""
+    rest = [9.0] * 6
+    found, turns = time_script(
+        monkeypatch, {"fp32": [0.1, 5, 2, 3, *rest], "fp32-channels-last": [0.1, 5, 2.4, 1, *rest]}
+    )
+    assert found == pytest.approx({"fp32": 2, "fp32-channels-last": 1})
+    assert turns == [*LAYOUTS] * (len(turns) // 2)
+
+
+def test_what_is_clearly_slower_is_not_timed_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, turns = time_script(monkeypatch, {"fp32": [9, 2, 3, 2, 2], "fp32-channels-last": [0.1, 5, 3, 2, 2]})
+    assert found == pytest.approx({"fp32": 2, "fp32-channels-last": 3})
+    assert turns == [*LAYOUTS] * 3
 
 
 def test_each_network_of_a_search_has_its_own(timings: dict[str, dict[str, float]]) -> None:

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from search.workflows.main_job import SearchResult
 
 
+_TRIAL_MODULE = "search.running.trial"  # what the processes of trials need, and this one does not
+
+
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """What a person asked of a search; ``address``: of the Ray cluster to run on, one of its own if left out;
@@ -128,7 +131,8 @@ def _find_place(request: Request, stack: contextlib.ExitStack) -> _Place:
             nodes=cluster_resources(), may_grow=MARK not in os.environ, reach=lambda: None, leave=lambda: None
         )
     here = local_resources()
-    own = BackgroundRay(num_cpus=here.cpus, num_gpus=here.gpus, log=request.experiment.log)
+    log = request.experiment.log
+    own = BackgroundRay(num_cpus=here.cpus, num_gpus=here.gpus, log=log, preload=(_TRIAL_MODULE,))
 
     def leave() -> None:
         try:
@@ -226,7 +230,8 @@ def prepare_search(
         slots = plan_slots(config, nodes, may_grow=may_grow)
 
     def decide(config: SearchConfig, notes: list[str]) -> str | dict[str, str]:
-        reach()
+        if config.gpus_per_trial or config.cpus > 1:  # of one core the clock counts this process's time alone
+            reach()
         if on_cluster:
             from search.running.remote_arithmetic import decide_on_cluster
 
