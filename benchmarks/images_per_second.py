@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.configurations import BATCH_SIZE, VALIDATION_FRACTION, draw
+from benchmarks.configurations import BATCH_SIZE, draw
 from benchmarks.measured_run import run
 from benchmarks.peers import plain
 from benchmarks.peers.job import OURS, Job
@@ -70,7 +70,7 @@ def ours(
     """Trains trials one after the other, after a warm-up and once ``ready`` returns."""
     torch.set_num_threads(1)
     images = load_images("fashion-mnist", "train", root=data_root(), size=job.num_images)
-    data = split_training(images, validation_fraction=VALIDATION_FRACTION, seed=job.seed)
+    data = split_training(images, validation_fraction=job.validation_fraction, seed=job.seed)
 
     def train(number: int, num_epochs: int) -> None:
         hyperparameters = {**job.configurations[number], "batch_size": BATCH_SIZE}
@@ -210,7 +210,7 @@ def search(job: Job) -> tuple[float, float]:
     trials = read_study(Experiment(Path(job.folder, OURS))).get_trials(deepcopy=False)
     begun = min(trial.datetime_start for trial in trials if trial.datetime_start)
     ended = max(trial.datetime_complete for trial in trials if trial.datetime_complete)
-    trained = done.num_epochs * job.num_images * (1 - VALIDATION_FRACTION)
+    trained = done.num_epochs * job.num_images * (1 - job.validation_fraction)
     return trained / (ended - begun).total_seconds(), trained / done.seconds
 
 

@@ -5,8 +5,9 @@ fixed work, the time to validation accuracies with early stopping, and memory.
 measured is kept in `benchmarks/results/` after each run, and the same command goes on where it ended, so it may be
 stopped at any time; with other settings, code, versions or processor, or without that file it begins anew. With early
 stopping all halve asynchronously, by thirds, from the first epoch on, and take the same configurations in the same
-order, until the highest of the targets is reached; each repeat has configurations of its own, since one that is soon
-good would decide alone.
+order, until the highest of the targets is reached. 5,000 images are trained on and as many validate: of a few hundred
+luck decides when a target is reached. Each repeat has configurations of its own, since one that is soon good would
+decide alone.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from benchmarks.configurations import VALIDATION_FRACTION, draw
 from benchmarks.measured_run import MeasuredRun, run
 from benchmarks.peers.job import Job
 from benchmarks.peers.syne_tune_venv import CONSTRAINTS, ensure_python
-from benchmarks.results import FOLDER, code, is_standard, keep, machine, print_table, show, summarise
+from benchmarks.results import FOLDER, code, keep, machine, print_table, show, summarise
 from benchmarks.split import write_split
 from benchmarks.unpacked import unpack_images
 from search.records.versions import collect_versions
@@ -41,9 +42,12 @@ CONTESTANTS = {
 }
 BARS = {"ray_nesting": 4.0, "optuna_loop": 3.0, "optuna_processes": 2.0, "syne_tune_local": 2.0}
 TARGET_BAR = 2.0
-TARGETS = (0.87, 0.88, 0.89)
-_NAME = "peer_trials"
-_SETTINGS = ("trials", "epochs", "target_trials", "target_epochs", "targets", "images")
+TARGETS = (0.87, 0.88, 0.885)
+SETTINGS = {
+    "fixed": ("trials", "epochs", "images"),
+    "target": ("target_trials", "target_epochs", "target_images", "target_validation", "targets"),
+}
+"""By what is measured: the arguments that decide a run of it."""
 
 _Pairs = Sequence[tuple[MeasuredRun, MeasuredRun]]
 
@@ -57,11 +61,10 @@ class Turn:
     repeat: int
 
 
-def turns(what: Sequence[str], contestants: Sequence[str], repeats: int) -> list[Turn]:
+def turns(what: str, contestants: Sequence[str], repeats: int) -> list[Turn]:
     return [
-        Turn(each, contestant, repeat)
+        Turn(what, contestant, repeat)
         for repeat in range(repeats)
-        for each in what
         for contestant in (contestants if repeat % 2 == 0 else contestants[::-1])
     ]
 
@@ -72,7 +75,8 @@ def measure(turn: Turn, arguments: argparse.Namespace, *, images: Path, folder: 
         configurations=draw(arguments.target_trials, seed=turn.repeat) if to_target else draw(arguments.trials, seed=0),
         num_epochs=arguments.target_epochs if to_target else arguments.epochs,
         early_stopping=to_target,
-        num_images=arguments.images,
+        num_images=arguments.target_images if to_target else arguments.images,
+        validation_fraction=arguments.target_validation if to_target else VALIDATION_FRACTION,
         num_trials_at_once=local_resources().cpus,
         data_dir=str(images),
         folder=str(folder),
@@ -180,9 +184,14 @@ def made_on() -> dict[str, Any]:
     }
 
 
-def load(settings: dict[str, Any]) -> dict[Turn, MeasuredRun]:
+def file_name(what: str) -> str:
+    """What the runs are kept as."""
+    return f"peers_{what}"
+
+
+def load(what: str, settings: dict[str, Any]) -> dict[Turn, MeasuredRun]:
     """The runs of an earlier call with the same settings, if it was ``made_on`` the same."""
-    path = FOLDER / f"{_NAME}.json"
+    path = FOLDER / f"{file_name(what)}.json"
     if not path.exists():
         return {}
     kept = json.loads(path.read_text("utf-8"))
@@ -197,12 +206,12 @@ def _parse_run(entry: dict[str, Any]) -> MeasuredRun:
     return MeasuredRun(**entry | {"best": best, "load_average": tuple(entry["load_average"])})
 
 
-def save(runs: dict[Turn, MeasuredRun], settings: dict[str, Any], arguments: argparse.Namespace) -> None:
+def save(what: str, runs: dict[Turn, MeasuredRun], settings: dict[str, Any], arguments: argparse.Namespace) -> None:
     found = figures(runs, arguments)
     summaries = {name: {who: summarise(v) for who, v in values.items()} for name, values in found.items()}
     entries = [{"turn": dataclasses.asdict(turn), "run": dataclasses.asdict(done)} for turn, done in runs.items()]
     keep(
-        _NAME,
+        file_name(what),
         {
             "settings": settings,
             "made_on": made_on(),
@@ -210,7 +219,7 @@ def save(runs: dict[Turn, MeasuredRun], settings: dict[str, Any], arguments: arg
             "ratios": ratios(runs, arguments),
             "runs": entries,
         },
-        is_standard=is_standard(build_parser(), arguments),
+        is_standard=all(getattr(arguments, name) == build_parser().get_default(name) for name in settings),
     )
 
 
@@ -242,10 +251,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", nargs="+", choices=list(CONTESTANTS), default=list(CONTESTANTS))
     parser.add_argument("--trials", type=int, default=16, help="of the fixed work")
     parser.add_argument("--epochs", type=int, default=6, help="of each trial of the fixed work")
+    parser.add_argument("--images", type=int, default=5_000, help="of the fixed work, a tenth of them to validate with")
     parser.add_argument("--target-trials", type=int, default=24, help="at most, with early stopping")
     parser.add_argument("--target-epochs", type=int, default=9, help="of a trial that is not stopped early")
     parser.add_argument("--targets", nargs="+", type=float, default=list(TARGETS), help="validation accuracies")
-    parser.add_argument("--images", type=int, default=5_000)
+    parser.add_argument("--target-images", type=int, default=10_000)
+    parser.add_argument("--target-validation", type=float, default=0.5, help="the share of them that is not trained on")
     parser.add_argument("--repeats", type=int, default=3)
     return parser
 
@@ -254,22 +265,30 @@ def main() -> None:
     """Prints tables of medians and of ratios."""
     parser = build_parser()
     arguments = parser.parse_args()
-    what = arguments.what or ["fixed", "target"]
-    if not set(what) <= {"fixed", "target"}:
-        parser.error(f"{' '.join(what)}: valid are fixed and target")
-    settings = {name: getattr(arguments, name) for name in _SETTINGS}
-    runs, began_on = load(settings), made_on()
+    asked = arguments.what or list(SETTINGS)
+    if not set(asked) <= set(SETTINGS):
+        parser.error(f"{' '.join(asked)}: valid are {' and '.join(SETTINGS)}")
+    done: dict[Turn, MeasuredRun] = {}
     with tempfile.TemporaryDirectory(prefix="fmnist-bench-") as name:
         images = unpack_images(Path(name))
-        for number, turn in enumerate(turns(what, arguments.only, arguments.repeats)):
-            if turn in runs:
-                continue
-            runs[turn] = measure(turn, arguments, images=images, folder=Path(name, str(number)))
-            if made_on() != began_on:
-                sys.exit("the code was changed while it was measured: what was measured last is not kept")
-            save(runs, settings, arguments)
-            print(f"{turn.what} {turn.contestant} {turn.repeat}: {runs[turn].seconds:.1f} s", flush=True)
-    report(runs, arguments)
+        for what in asked:
+            done |= measure_all(what, arguments, images=images, folder=Path(name, what))
+    report(done, arguments)
+
+
+def measure_all(what: str, arguments: argparse.Namespace, *, images: Path, folder: Path) -> dict[Turn, MeasuredRun]:
+    """All runs, made now or by earlier calls."""
+    settings = {name: getattr(arguments, name) for name in SETTINGS[what]}
+    runs, began_on = load(what, settings), made_on()
+    for number, turn in enumerate(turns(what, arguments.only, arguments.repeats)):
+        if turn in runs:
+            continue
+        runs[turn] = measure(turn, arguments, images=images, folder=folder / str(number))
+        if made_on() != began_on:
+            sys.exit("the code was changed while it was measured: what was measured last is not kept")
+        save(what, runs, settings, arguments)
+        print(f"{turn.what} {turn.contestant} {turn.repeat}: {runs[turn].seconds:.1f} s", flush=True)
+    return runs
 
 
 if __name__ == "__main__":

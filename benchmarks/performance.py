@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import images_per_second
-from benchmarks.peer_trials import BARS, CONTESTANTS, TARGET_BAR, TARGETS, seconds_to, show_times
+from benchmarks.peer_trials import BARS, CONTESTANTS, SETTINGS, TARGET_BAR, TARGETS, file_name, seconds_to, show_times
 from benchmarks.results import FOLDER
 from fmnist_models.files import write_aside
 
@@ -28,10 +28,6 @@ _COLOURS = {
     "syne_tune_local": "#b8860b",
 }
 _PEERS = "peer_trials"
-_RATIOS = {
-    "fixed: trials per hour": "Trials per hour on fixed work",
-    **{seconds_to(target): f"Time to a validation accuracy of {target:.0%}" for target in TARGETS},
-}
 
 Kept = Mapping[str, Any]
 
@@ -127,11 +123,11 @@ FIGURES = (
 def collect(kept: Mapping[str, Kept]) -> dict[str, Any]:
     """The figures of what each benchmark has kept, what each was measured on, and the runs for the plot."""
     rows = [_row(figure.benchmark, figure.title, figure.bar, _show(kept, figure)) for figure in FIGURES]
-    peers = kept.get(_PEERS, {})
+    fixed, to_target = (kept.get(file_name(what), {}) for what in ("fixed", "target"))
     about = ("settings", "is_standard", "machine", "code", "versions", "written")
     return {
-        "rows": [*rows[:3], *_peer_rows(peers), *rows[3:]],
-        "runs": _runs(peers),
+        "rows": [*rows[:3], *_peer_rows(fixed, to_target), *rows[3:]],
+        "runs": _runs(fixed, to_target),
         "made_on": {name: {key: content[key] for key in about} for name, content in kept.items()},
     }
 
@@ -181,7 +177,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the benchmarks' results are")
     parser.add_argument("--output", type=Path, default=DOCS, help="where the page's files go")
     arguments = parser.parse_args()
-    names = sorted({_PEERS, *(figure.benchmark for figure in FIGURES)})
+    names = sorted({*map(file_name, SETTINGS), *(figure.benchmark for figure in FIGURES)})
     paths = {name: arguments.folder / f"{name}.json" for name in names}
     found = collect({name: json.loads(path.read_text("utf-8")) for name, path in paths.items() if path.exists()})
     write_aside(arguments.output / "performance.json", json.dumps(found, indent=2) + "\n")
@@ -199,36 +195,49 @@ def _show(kept: Mapping[str, Kept], figure: Figure) -> str:
         if key not in value:
             return _NOT_MEASURED
         value = value[key]
-    return figure.form.format(value) + ("" if kept[figure.benchmark]["is_standard"] else _OTHERWISE)
+    return figure.form.format(value) + _remark(kept[figure.benchmark])
 
 
-def _peer_rows(peers: Kept) -> list[dict[str, str]]:
-    """Ratios and peak memory, of whatever pairs of runs there are."""
-    ratios = {(row["figure"], row["against"]): row for row in peers.get("ratios", ())}
-    otherwise = "" if peers.get("is_standard", True) else _OTHERWISE
-    rows = []
-    for figure, title in _RATIOS.items():
-        for against, bar in BARS.items():
-            row = ratios.get((figure, against))
-            measured = f"{show_times(row)} in {row['pairs']} pairs of runs{otherwise}" if row else _NOT_MEASURED
-            wanted = bar if figure == "fixed: trials per hour" else TARGET_BAR
-            rows.append(_row(_PEERS, f"{title}, times as good as {CONTESTANTS[against]}", f"≥ {wanted:g}", measured))
-    memory = peers.get("figures", {}).get("fixed: peak memory, GB", {})
-    told = ", ".join(f"{CONTESTANTS[who]} {memory[who]['median']:.1f}" for who in CONTESTANTS if who in memory)
-    return [*rows, _row(_PEERS, "Peak memory on fixed work, GB", "", f"{told}{otherwise}" if told else _NOT_MEASURED)]
+def _peer_rows(fixed: Kept, to_target: Kept) -> list[dict[str, str]]:
+    """Ratios, all peers' in one row, and peak memory, of whatever pairs of runs there are."""
+    rows = [_ratio_row(fixed, "fixed: trials per hour", "Trials per hour on fixed work", BARS)]
+    for target in TARGETS:
+        title = f"Time to a validation accuracy of {target:.1%}"
+        rows.append(_ratio_row(to_target, seconds_to(target), title, dict.fromkeys(BARS, TARGET_BAR)))
+    memory = fixed.get("figures", {}).get("fixed: peak memory, GB", {})
+    told = "; ".join(f"{_letter(who)} {memory[who]['median']:.1f}" for who in CONTESTANTS if who in memory)
+    measured = told + _remark(fixed) if told else _NOT_MEASURED
+    return [*rows, _row(_PEERS, "Peak memory on fixed work, GB", "", measured)]
 
 
-def _runs(peers: Kept) -> dict[str, Any]:
+def _ratio_row(peers: Kept, figure: str, title: str, bars: Mapping[str, float]) -> dict[str, str]:
+    ratios = {row["against"]: row for row in peers.get("ratios", ()) if row["figure"] == figure}
+    found = [ratios[who] for who in bars if who in ratios]
+    told = "; ".join(f"{_letter(row['against'])} {show_times(row)}, n={row['pairs']}" for row in found)
+    wanted = "; ".join(f"{_letter(who)} ≥ {bar:g}" for who, bar in bars.items())
+    measured = told + _remark(peers) if told else _NOT_MEASURED
+    return _row(_PEERS, f"{title}: how many times better than each peer", wanted, measured)
+
+
+def _remark(kept: Kept) -> str:
+    return "" if kept["is_standard"] else _OTHERWISE
+
+
+def _letter(contestant: str) -> str:
+    """``(a)``, as in the title of a peer; ``ours``."""
+    return contestant if contestant == "ours" else CONTESTANTS[contestant].split()[0]
+
+
+def _runs(fixed: Kept, to_target: Kept) -> dict[str, Any]:
     """Trials per hour by contestant; for each run to the targets its best values by time; the targets."""
-    rates = peers.get("figures", {}).get("fixed: trials per hour", {})
+    rates = fixed.get("figures", {}).get("fixed: trials per hour", {})
     best: dict[str, list[Any]] = {}
-    for entry in peers.get("runs", ()):
-        if entry["turn"]["what"] == "target":
-            best.setdefault(entry["turn"]["contestant"], []).append(entry["run"]["best"])
+    for entry in to_target.get("runs", ()):
+        best.setdefault(entry["turn"]["contestant"], []).append(entry["run"]["best"])
     return {
         "trials_per_hour": {who: values["median"] for who, values in rates.items()},
         "best": best,
-        "targets": peers["settings"]["targets"] if peers else [],
+        "targets": to_target["settings"]["targets"] if to_target else [],
     }
 
 

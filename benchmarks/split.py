@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from benchmarks.configurations import VALIDATION_FRACTION
 from benchmarks.peers.job import TRAIN_INDICES, VALIDATION_INDICES, Job
 from fmnist_models.data import data_root, load_images
 
@@ -16,7 +15,7 @@ def write_split(job: Job) -> None:
     """Puts the indices into the job's folder, in the order in which our own search takes the images."""
     labels = load_images("fashion-mnist", "train", root=data_root(), size=job.num_images).labels
     kept, held_out = train_test_split(
-        np.arange(job.num_images), test_size=VALIDATION_FRACTION, stratify=labels, random_state=job.seed
+        np.arange(job.num_images), test_size=job.validation_fraction, stratify=labels, random_state=job.seed
     )
     Path(job.folder).mkdir(parents=True, exist_ok=True)
     np.save(Path(job.folder, TRAIN_INDICES), np.sort(kept))

@@ -33,7 +33,7 @@ _ADDRESS = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
 
 _PREFIX = "fmnist-ray-"
 _LOCK = "in-use"
-_PRELOAD, _IDLE_MS = "RAY_preload_python_modules", "RAY_idle_worker_killing_time_threshold_ms"
+_IDLE_MS = "idle_worker_killing_time_threshold_ms"
 _SECONDS_TO_LOCK = 2.0  # in which who makes a folder will have locked it
 
 
@@ -42,14 +42,15 @@ def local_ray(*, num_cpus: int, num_gpus: int, log: Path | None = None, preload:
     """Starts Ray in this process with the given resources and ends it with the block.
 
     Whatever another Ray on this machine does is left alone. What Ray logs goes to the file ``log``, if given, and
-    not to the screen. Signals do what they did before; Ray would have its own way with them. Each process that is to
-    run tasks loads the modules ``preload`` first, while it waits for one.
+    not to the screen. Signals do what they did before; Ray would have its own way with them. Processes that wait
+    for tasks load the modules ``preload`` meanwhile; they are not to be of a package that this process has from its
+    own ``sys.path``, which they are told with their first task.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
     with _temporary_folder() as folder, ray_log(log) as handler:
         try:
-            with _keeping_signals(), heap.inherited_by_children(), _waiting_processes(preload), _few_processes():
+            with _keeping_signals(), heap.inherited_by_children(), _few_parts():
                 ray.init(
                     address="local",
                     num_cpus=num_cpus,
@@ -59,6 +60,7 @@ def local_ray(*, num_cpus: int, num_gpus: int, log: Path | None = None, preload:
                     configure_logging=False,
                     _node_ip_address=_ADDRESS,
                     _temp_dir=str(folder),
+                    _system_config=_for_waiting_processes(preload),
                 )
             logging.getLogger("ray").handlers[:] = [handler]  # ray.init clears them
             yield
@@ -70,7 +72,7 @@ class BackgroundRay:
     """``local_ray`` in a thread, so that this process can do something else while it starts."""
 
     def __init__(self, *, num_cpus: int, num_gpus: int, log: Path | None = None, preload: Sequence[str] = ()) -> None:
-        self._ray = functools.partial(local_ray, num_cpus=num_cpus, num_gpus=num_gpus, log=log, preload=preload)
+        self._settings: dict[str, Any] = {"num_cpus": num_cpus, "num_gpus": num_gpus, "log": log, "preload": preload}
         self._thread = threading.Thread(target=self._live, name="ray")
         self._is_begun = False
         self._is_up, self._is_over, self._is_gone = threading.Event(), threading.Event(), threading.Event()
@@ -114,7 +116,7 @@ class BackgroundRay:
 
     def _live(self) -> None:
         try:
-            with self._ray():
+            with local_ray(**self._settings):
                 self._is_up.set()
                 self._is_over.wait()
         except BaseException as failure:
@@ -149,24 +151,18 @@ def connected_ray(address: str) -> Iterator[None]:
             ray.shutdown()
 
 
-@contextlib.contextmanager
-def _waiting_processes(preload: Sequence[str]) -> Iterator[None]:
-    """Settings for nodes that start while the block runs: the processes that wait for tasks load ``preload``, and stay
-    until there are some; Ray would end them after a second."""
-    settings = {_PRELOAD: ",".join(preload), _IDLE_MS: "600000"} if preload else {}
-    missing = {name: value for name, value in settings.items() if name not in os.environ}
-    os.environ.update(missing)
-    try:
-        yield
-    finally:
-        for name in missing:
-            os.environ.pop(name, None)
+def _for_waiting_processes(preload: Sequence[str]) -> dict[str, Any]:
+    """Ray's settings by which the processes that it starts ahead, one for each CPU, load ``preload`` and stay for
+    minutes, not for a second; what a person has set in the environment stands."""
+    settings: dict[str, Any] = {"preload_python_modules": list(preload), _IDLE_MS: 600_000} if preload else {}
+    return {name: value for name, value in settings.items() if f"RAY_{name}" not in os.environ}
 
 
 @contextlib.contextmanager
-def _few_processes() -> Iterator[None]:
+def _few_parts() -> Iterator[None]:
     """Keeps ``ray.init``, which has no switch for them, from starting the server of a dashboard (it does, and waits for
-    it, without a dashboard too), what asks for more machines, and what reads workers' logs for the screen."""
+    it, without a dashboard too), what asks for more machines, what reads workers' logs for the screen, and the servers
+    of the node's agent, which it leaves out where the dashboard's packages are missing."""
     none: Any = False  # Ray's own annotation is wrong
     replaced: list[tuple[Any, str, Any]] = [
         (Node, "start_api_server", _start_no_api_server),

@@ -19,7 +19,7 @@ _ROUNDS = 8
 _MIN_ROUNDS = 2
 _SECONDS = 0.5
 _CLEARLY = 0.95  # of the time of what is usual here
-_HOPELESS = 1.25  # times that of the other one
+_HOPELESS = 1.25  # times what is usual here, and not worth another step
 
 
 def candidates(device: torch.device) -> tuple[str, ...]:
@@ -32,11 +32,12 @@ def candidates(device: torch.device) -> tuple[str, ...]:
 def seconds_per_step(
     plan: TrainingPlan, precisions: Sequence[str], *, device: torch.device, num_threads: int, batch_size: int
 ) -> dict[str, float]:
-    """Precision → the shortest of some steps of ``batch_size`` images in it, in seconds; first steps do not count.
+    """Precision → the shortest of some steps of ``batch_size`` images in it, in seconds, of one thread on a CPU in CPU
+    seconds of that thread; first steps do not count.
 
     Each takes turns with the first one, so that other work on the machine slows both and not one; such a pair takes
-    half a second, or as long as three steps of each, or until one of them is clearly the slower one. Two models are in
-    memory at a time.
+    half a second, or as long as three steps of each, or until it is clear that the first one is faster. Two models are
+    in memory at a time.
     """
     if plan.hyperparameters.get("input_size", _SIDE) > _SIDE:
         batch_size = min(batch_size, _MAX_ENLARGED)
@@ -49,7 +50,6 @@ def seconds_per_step(
     one_step = replace(plan, hyperparameters=settings, num_epochs=_ROUNDS + 1)
     found = dict.fromkeys(precisions, float("inf"))
     usual, *others = precisions
-    # What else keeps a single core busy is then left out.
     clock = time.thread_time if device.type == "cpu" and num_threads == 1 else time.perf_counter
     threads_before = torch.get_num_threads()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -77,10 +77,11 @@ def _time_in_turns(
     steps = {plan.precision: Training(plan, data, device=device).epochs() for plan in plans}
     for step in steps.values():
         next(step)
+    usual, other = steps
     here = dict.fromkeys(steps, float("inf"))
     start_s = time.perf_counter()
     for number in range(_ROUNDS):
-        is_told = max(here.values()) > _HOPELESS * min(here.values()) or time.perf_counter() > start_s + _SECONDS
+        is_told = here[other] > _HOPELESS * here[usual] or time.perf_counter() > start_s + _SECONDS
         if number >= _MIN_ROUNDS and is_told:
             break
         for precision, step in steps.items():

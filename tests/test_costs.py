@@ -9,6 +9,7 @@ import functools
 import json
 import os
 import pstats
+import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from cluster.session import local_ray
 from fmnist_models.data import LabelledImages, TrainingData
 from fmnist_models.epoch import Epoch
 from fmnist_models.training import Training, TrainingPlan
+from search.cli.running import preloaded_modules
 from search.configuration.config import parse_config
 from search.records.experiment import Experiment
 from search.running.preparation import Prepared
@@ -36,6 +38,16 @@ from search.study.search_study import SearchStudy
 
 SLOTS, TRIALS, EPOCHS = 2, 8, 3
 REPOSITORY = Path(__file__).parent.parent
+RAW: dict[str, Any] = {
+    "dataset": "synthetic",
+    "space": {"model": "customnet", "lr": {"float": [1e-4, 1e-2], "log": True}},
+    "max_trials": TRIALS,
+    "max_epochs": EPOCHS,
+    "max_concurrent_trials": SLOTS,
+    "reduction_factor": 2,
+    "precision": "fp32",
+    "keep_checkpoints": 1,
+}
 
 
 class Watch(SilentProgress):
@@ -48,6 +60,10 @@ class Watch(SilentProgress):
         """Command lines of processes that were seen for the first time, by how many trials had ended."""
         self._folder = folder
         self._seen: set[tuple[int, float]] = set()
+
+    @property
+    def at_first(self) -> list[str]:
+        return self.started.get(0, [])
 
     def epoch_ended(self, number: int, epoch: Epoch) -> None:
         self._look()
@@ -73,6 +89,8 @@ class Costs:
     experiment: Experiment
     trials: list[FrozenTrial]
     watch: Watch
+    waiting: set[int]
+    """Ray's processes that had loaded torch before any trial began."""
     epochs: list[dict[str, Any]]
     """Those of the diary, in the order in which they ended: all but the last ones of pruned trials."""
     driver_syncs: int
@@ -84,20 +102,32 @@ class Costs:
         return sum(len(trial.intermediate_values) for trial in self.trials)
 
 
+def wait_for_torch(count: int) -> set[int]:
+    """The processes below this one that have loaded torch, once there are so many, and Ray has had the time to end
+    some of them for doing nothing."""
+    found: set[int] = set()
+    for _ in range(600):
+        if len(found) == count:
+            break
+        time.sleep(0.1)
+        found = have_torch()
+    time.sleep(3)
+    return have_torch()
+
+
+def have_torch() -> set[int]:
+    found = set()
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if any("libtorch_python" in mapped.path for mapped in process.memory_maps()):
+                found.add(process.pid)
+    return found
+
+
 @pytest.fixture(scope="module")
 def costs(synthetic_data: TrainingData, tmp_path_factory: pytest.TempPathFactory) -> Costs:
     folder = tmp_path_factory.mktemp("costs")
-    raw = {
-        "dataset": "synthetic",
-        "space": {"model": "customnet", "lr": {"float": [1e-4, 1e-2], "log": True}},
-        "max_trials": TRIALS,
-        "max_epochs": EPOCHS,
-        "max_concurrent_trials": SLOTS,
-        "reduction_factor": 2,
-        "precision": "fp32",
-        "keep_checkpoints": 1,
-    }
-    config = parse_config(raw, where="test")
+    config = parse_config(RAW, where="test")
     experiment, watch, syncs = Experiment(folder / "search"), Watch(folder / "search"), []
     experiment.create()
     make_training = functools.partial(CountingTraining, diary=folder / "diary", num_processes=SLOTS)
@@ -109,8 +139,8 @@ def costs(synthetic_data: TrainingData, tmp_path_factory: pytest.TempPathFactory
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(REPOSITORY), str(Path(__file__).parent)]))
-        with local_ray(num_cpus=SLOTS, num_gpus=0):
-            study = SearchStudy.open(experiment, config)
+        with local_ray(num_cpus=SLOTS, num_gpus=0, preload=preloaded_modules(config, Resources(SLOTS, 0))):
+            study, waiting = SearchStudy.open(experiment, config), wait_for_torch(SLOTS)
             patch.setattr(os, "fsync", counted)
             profile.enable()
             outcome = run_trials(
@@ -126,14 +156,26 @@ def costs(synthetic_data: TrainingData, tmp_path_factory: pytest.TempPathFactory
     places = pstats.Stats(profile).stats.items()  # type: ignore[attr-defined]
     calls = sum(number for (path, _, _), (_, number, *_) in places if f"{os.sep}optuna{os.sep}" in path)
     epochs = [json.loads(line) for line in (folder / "diary").read_text().splitlines()]
-    return Costs(experiment, study.study.get_trials(), watch, epochs, len(syncs), calls)
+    return Costs(experiment, study.study.get_trials(), watch, waiting, epochs, len(syncs), calls)
 
 
 def test_no_process_is_started_after_each_slot_has_its_own(costs: Costs) -> None:
     """A process costs seconds. The first trials wait for each other, so that all slots have theirs by then."""
-    assert costs.watch.started.pop(0)
-    assert costs.watch.started == {}
+    assert costs.watch.at_first
+    assert {after: lines for after, lines in costs.watch.started.items() if after > 0} == {}
     assert len({line["pid"] for line in costs.epochs}) <= SLOTS
+
+
+def test_the_processes_that_ray_has_waiting_load_what_trials_need_and_are_those_that_train(costs: Costs) -> None:
+    """Others would load torch once more, each for itself, while these wait."""
+    assert costs.waiting == {line["pid"] for line in costs.epochs}
+
+
+@pytest.mark.parametrize(
+    ("changes", "cpus"), [({}, SLOTS + 1), ({"max_trials": 1}, SLOTS), ({"cpus_per_trial": 2}, SLOTS)]
+)
+def test_processes_that_no_trial_will_take_load_nothing(changes: dict[str, Any], cpus: int) -> None:
+    assert preloaded_modules(parse_config({**RAW, **changes}, where="test"), Resources(cpus, 0)) == ()
 
 
 def test_all_trials_of_all_processes_see_one_copy_of_the_images(costs: Costs) -> None:

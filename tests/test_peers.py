@@ -24,7 +24,7 @@ from benchmarks.images_per_second import Trained, choose_precision, images_per_s
 from benchmarks.images_per_second import ours as bare_loop
 from benchmarks.measured_run import MeasuredRun, mean_last_accuracy, run
 from benchmarks.no_work_trials import seconds_after_first
-from benchmarks.peer_trials import CONTESTANTS, Turn, figures, load, made_on, ratios, save, show_times, turns
+from benchmarks.peer_trials import CONTESTANTS, SETTINGS, Turn, figures, load, made_on, ratios, save, show_times, turns
 from benchmarks.peers import plain
 from benchmarks.peers.job import OURS, Job
 from benchmarks.peers.ours import search_config
@@ -209,7 +209,7 @@ def test_a_peer_does_not_load_what_its_trials_have_no_need_of() -> None:
 
 
 def test_turns_alternate() -> None:
-    made = [(turn.contestant, turn.repeat) for turn in turns(["fixed"], ["ours", "optuna_loop"], 3)]
+    made = [(turn.contestant, turn.repeat) for turn in turns("fixed", ["ours", "optuna_loop"], 3)]
     assert made == [
         *(("ours", 0), ("optuna_loop", 0)),
         *(("optuna_loop", 1), ("ours", 1)),
@@ -311,10 +311,13 @@ def test_code_is_what_runs_and_neither_documents_nor_tests(tmp_path: Path, monke
 def test_a_benchmark_goes_on_where_it_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (results, peer_trials):
         monkeypatch.setattr(module, "FOLDER", tmp_path)
-    assert load({"images": 5000}) == {}
-    save(make_runs(), {"images": 5000}, make_arguments())
-    assert load({"images": 5000}) == make_runs()
-    assert load({"images": 500}) == {}
+    runs = make_runs()
+    parts = {what: {turn: done for turn, done in runs.items() if turn.what == what} for what in SETTINGS}
+    for what in SETTINGS:
+        assert load(what, {"images": 5000}) == {}
+        save(what, parts[what], {"images": 5000}, make_arguments())
+        assert load(what, {"images": 5000}) == parts[what] != {}
+        assert load(what, {"images": 500}) == {}
     made = made_on()
     others = {
         "code": [made["code"] | {"files": "other"}, made["code"] | {"changes": "other"}],
@@ -325,7 +328,7 @@ def test_a_benchmark_goes_on_where_it_ended(tmp_path: Path, monkeypatch: pytest.
     for name, values in others.items():
         for value in values:
             monkeypatch.setattr(peer_trials, "made_on", lambda changed=made | {name: value}: changed)
-            assert load({"images": 5000}) == {}
-    kept = json.loads((tmp_path / "peer_trials.json").read_text())
+            assert load("fixed", {"images": 5000}) == {}
+    kept = json.loads((tmp_path / "peers_fixed.json").read_text())
     assert kept["figures"]["fixed: trials per hour"]["optuna_loop"]["n"] == 2
     assert {"machine", "versions", "written", "code"} <= kept.keys()

@@ -209,6 +209,20 @@ def test_a_local_ray_has_the_processes_that_a_search_needs_and_no_more(local_clu
     assert not {"log_monitor.py", "monitor.py", "dashboard.py"} & started
 
 
+def test_the_agent_of_a_local_ray_serves_nobody(local_cluster: None) -> None:
+    lines = [process.cmdline() for process in psutil.Process().children(recursive=True)]
+    (raylet,) = (line for line in lines if line and Path(line[0]).name == "raylet")
+    (agent,) = (word for word in raylet if word.startswith("--dashboard_agent_command="))
+    assert "--minimal" in agent.split()
+
+
+def test_what_a_person_has_set_for_waiting_processes_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(session._for_waiting_processes(["json"])) == {"preload_python_modules", session._IDLE_MS}
+    monkeypatch.setenv(f"RAY_{session._IDLE_MS}", "5000")
+    assert session._for_waiting_processes(["json"]) == {"preload_python_modules": ["json"]}
+    assert session._for_waiting_processes([]) == {}
+
+
 def test_the_agent_of_a_local_ray_does_not_ask_each_second_for_a_dashboard(local_cluster: None) -> None:
     log = Path(ray_worker.global_worker.node.get_logs_dir_path()) / "dashboard_agent.log"
     for _ in range(300):

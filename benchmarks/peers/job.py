@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.configurations import VALIDATION_FRACTION
 from search.records.epochs_file import parse_epochs
 
 OURS = "ours"  # the experiment of that name in a job's folder
@@ -22,9 +23,9 @@ class Job:
 
     ``num_epochs``: of each trial; 0: each trial reports one value at once and does no work. ``early_stopping``:
     asynchronous successive halving from the first epoch on, in threes. ``num_images``: the first so many of
-    Fashion-MNIST's training images, a tenth of them to validate with. ``num_trials_at_once``: one for each CPU.
-    ``data_dir`` holds Fashion-MNIST, unpacked; ``folder`` takes what is written. ``precision``: what ours trains in;
-    all others train in fp32.
+    Fashion-MNIST's training images, ``validation_fraction`` of them to validate with.
+    ``num_trials_at_once``: one for each CPU. ``data_dir`` holds Fashion-MNIST, unpacked; ``folder`` takes what is
+    written. ``precision``: what ours trains in; all others train in fp32.
     """
 
     configurations: list[dict[str, float]]
@@ -34,6 +35,7 @@ class Job:
     num_trials_at_once: int
     data_dir: str
     folder: str
+    validation_fraction: float = VALIDATION_FRACTION
     seed: int = 0
     reduction_factor: int = 3
     precision: str = "auto"

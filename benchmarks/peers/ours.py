@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.configurations import BATCH_SIZE, SPACE, VALIDATION_FRACTION
+from benchmarks.configurations import BATCH_SIZE, SPACE
 from benchmarks.peers.job import OURS, Job
 
 
@@ -23,7 +23,7 @@ def search_config(job: Job) -> dict[str, Any]:
         "space": {"model": "customnet", "batch_size": BATCH_SIZE, **SPACE},
         "train_size": job.num_images,
         "test_size": 500,
-        "validation_fraction": VALIDATION_FRACTION,
+        "validation_fraction": job.validation_fraction,
         "max_trials": len(job.configurations),
         "max_epochs": job.num_epochs,
         "pruner": "halving" if job.early_stopping else "none",

@@ -43,9 +43,9 @@ class GreyBlock(ConvBlock):
     def forward(self, x: Tensor) -> Tensor:
         is_grey = not x.requires_grad and x.shape[2] % 2 == 0 and x.shape[3] % 2 == 0
         if self[1].training and x.device.type == "cpu" and x.dtype == torch.float32 and is_grey:
-            reduced = torch.is_autocast_enabled("cpu")
+            dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
             with torch.autocast("cpu", enabled=False):
-                return self._train_grey(x, torch.get_autocast_dtype("cpu") if reduced else torch.float32)
+                return self._train_grey(x, dtype)
         return super().forward(x)
 
     def _train_grey(self, x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -71,9 +71,9 @@ class GreyBlock(ConvBlock):
 
 
 class _LargestOfFour(torch.autograd.Function):
-    """``(N, 16)`` pixels, ``(C, 9)`` filters, ``(C,)`` shifts and where the filters lie → ``(N, C)``, the largest of
-    each four products, shifted, and no less than 0; of equal ones the first has the gradient. What is as large as the
-    pixels is of their precision, gradients are fp32."""
+    """``(N, 16)`` pixels, ``(C, 9)`` filters, ``(C,)`` shifts and where the filters lie, ``(9, 4, 16)`` → ``(N, C)``,
+    the largest of each four products, shifted, and no less than 0; of equal ones the first has the gradient. What is
+    as large as the pixels is of their precision, gradients are fp32."""
 
     @staticmethod
     def forward(ctx: Any, pixels: Tensor, kernels: Tensor, shift: Tensor, placement: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from search.workflows.main_job import SearchResult
 
 
-_TRIAL_MODULE = "search.running.trial"  # what the processes of trials need, and this one does not
+_PRELOADED = ("ray.tune", "ray.train.torch")  # which takes torch along
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,8 +131,12 @@ def _find_place(request: Request, stack: contextlib.ExitStack) -> _Place:
             nodes=cluster_resources(), may_grow=MARK not in os.environ, reach=lambda: None, leave=lambda: None
         )
     here = local_resources()
-    log = request.experiment.log
-    own = BackgroundRay(num_cpus=here.cpus, num_gpus=here.gpus, log=log, preload=(_TRIAL_MODULE,))
+    own = BackgroundRay(
+        num_cpus=here.cpus,
+        num_gpus=here.gpus,
+        log=request.experiment.log,
+        preload=preloaded_modules(request.config, here),
+    )
 
     def leave() -> None:
         try:
@@ -145,6 +149,19 @@ def _find_place(request: Request, stack: contextlib.ExitStack) -> _Place:
         own.start()
         stack.enter_context(errors_told())  # and not only when it has started and stopped
     return _Place(nodes=[here], may_grow=False, reach=own.wait, leave=leave)
+
+
+def preloaded_modules(config: SearchConfig, here: Resources) -> tuple[str, ...]:
+    """What the processes that Ray has waiting, one for each CPU, load meanwhile: what trials need, where each of them
+    will have one, and none would hold as much memory as torch takes in vain.
+
+    Raises:
+        ConfigError: not even one trial fits here.
+    """
+    from search.running.slots import plan_slots
+
+    num_taken = min(plan_slots(config, [here]).count, config.max_trials) if config.workers_per_trial == 1 else 0
+    return _PRELOADED if num_taken >= here.cpus else ()
 
 
 def _search(request: Request, place: _Place, stack: contextlib.ExitStack) -> tuple[Prepared, SearchResult]:
@@ -216,7 +233,7 @@ def prepare_search(
     reach: Callable[[], None] = lambda: None,
 ) -> tuple[Prepared, Slots]:
     """``on_cluster``: this process is connected to the one that the trials will run on; ``reach`` returns when a Ray
-    that is starting meanwhile is there, and no longer keeps this machine busy."""
+    that is starting meanwhile, which keeps this machine busy, is there."""
     from fmnist_models.data import data_root
     from search.running.arithmetic import decide_precision
     from search.running.preparation import prepare
@@ -230,7 +247,7 @@ def prepare_search(
         slots = plan_slots(config, nodes, may_grow=may_grow)
 
     def decide(config: SearchConfig, notes: list[str]) -> str | dict[str, str]:
-        if config.gpus_per_trial or config.cpus > 1:  # of one core the clock counts this process's time alone
+        if config.gpus_per_trial or slots.slot.threads_per_worker > 1:  # one thread is timed by its own CPU seconds
             reach()
         if on_cluster:
             from search.running.remote_arithmetic import decide_on_cluster
