@@ -32,7 +32,7 @@ from benchmarks.measured_run import run
 from benchmarks.peers import plain
 from benchmarks.peers.job import OURS, Job
 from benchmarks.peers.ours import search_config
-from benchmarks.results import is_standard, keep, print_table, show, summarise
+from benchmarks.results import keep, print_table, show, summarise
 from benchmarks.split import write_split
 from benchmarks.unpacked import unpack_images
 from cluster import heap
@@ -214,47 +214,74 @@ def search(job: Job) -> tuple[float, float]:
     return trained / (ended - begun).total_seconds(), trained / done.seconds
 
 
-def main() -> None:
-    """Prints medians."""
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", help="one-core, all-cores, or both")
-    parser.add_argument("--trials", type=int, default=4, help="for each core")
+    parser.add_argument("--trials", type=int, default=4, help="of one core")
+    parser.add_argument("--trials-per-core", type=int, default=8, help="of all cores")
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--images", type=int, default=5_000)
     parser.add_argument("--repeats", type=int, default=3)
+    return parser
+
+
+def main() -> None:
+    """Prints medians."""
+    parser = build_parser()
     arguments = parser.parse_args()
-    what = {"one-core": one_core, "all-cores": all_cores}
-    asked = arguments.what or list(what)
-    if not set(asked) <= set(what):
-        parser.error(f"{' '.join(asked)}: valid are {' and '.join(what)}")
-    cpus = local_resources().cpus
-    found: dict[str, list[float]] = {}
-    precision: str | None = None
-    notes: list[str] = []
+    asked = arguments.what or list(_PARTS)
+    if not set(asked) <= set(_PARTS):
+        parser.error(f"{' '.join(asked)}: valid are {' and '.join(_PARTS)}")
     with tempfile.TemporaryDirectory(prefix="fmnist-bench-") as name:
         images = unpack_images(Path(name))
-        for repeat in range(arguments.repeats):
-            for each in asked:
-                at_once = cpus if each == "all-cores" else 1
-                job = Job(
-                    configurations=draw(arguments.trials * at_once, seed=0),
-                    num_epochs=arguments.epochs,
-                    early_stopping=False,
-                    num_images=arguments.images,
-                    num_trials_at_once=at_once,
-                    data_dir=str(images),
-                    folder=f"{name}/{each}-{repeat}",
-                )
-                if precision is None:
-                    precision, notes = choose_precision(job)
-                job = replace(job, precision=precision)
-                write_split(job)
-                for figure, value in what[each](job, order=repeat).items():
-                    found.setdefault(figure, []).append(value)
+        for what in asked:
+            measure(what, arguments, images=images, folder=Path(name, what))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """What is measured in each repeat, and the arguments that decide it."""
+
+    measure: Callable[..., dict[str, float]]
+    settings: tuple[str, ...]
+
+
+_PARTS = {
+    "one-core": _Part(measure=one_core, settings=("trials", "epochs", "images", "repeats")),
+    "all-cores": _Part(measure=all_cores, settings=("trials_per_core", "epochs", "images", "repeats")),
+}
+
+
+def file_name(what: str) -> str:
+    """What a part's figures are kept as."""
+    return f"images_{what.replace('-', '_')}"
+
+
+def measure(what: str, arguments: argparse.Namespace, *, images: Path, folder: Path) -> None:
+    """Measures, keeps and prints a part."""
+    part, cpus = _PARTS[what], local_resources().cpus
+    at_once = cpus if what == "all-cores" else 1
+    job = Job(
+        configurations=draw(arguments.trials_per_core * cpus if what == "all-cores" else arguments.trials, seed=0),
+        num_epochs=arguments.epochs,
+        early_stopping=False,
+        num_images=arguments.images,
+        num_trials_at_once=at_once,
+        data_dir=str(images),
+        folder=str(folder),
+    )
+    precision, notes = choose_precision(job)
+    found: dict[str, list[float]] = {}
+    for repeat in range(arguments.repeats):
+        own = replace(job, precision=precision, folder=str(folder / str(repeat)))
+        write_split(own)
+        for figure, value in part.measure(own, order=repeat).items():
+            found.setdefault(figure, []).append(value)
     summaries = {figure: summarise(values) for figure, values in found.items()}
-    settings = vars(arguments) | {"what": asked, "precision": precision, "precision_notes": notes}
-    kept = {"settings": settings, "figures": summaries}
-    keep("images_per_second", kept, is_standard=is_standard(parser, arguments))
+    settings = {name: getattr(arguments, name) for name in part.settings}
+    is_standard = all(value == build_parser().get_default(name) for name, value in settings.items())
+    chosen = {"precision": precision, "precision_notes": notes}
+    keep(file_name(what), {"settings": settings | chosen, "figures": summaries}, is_standard=is_standard)
     print(f"ours in {precision} everywhere")
     rows = [(figure, show(summary), f"{BARS.get(figure, '')}") for figure, summary in sorted(summaries.items())]
     print_table([("figure", "median (mean ± deviation, n)", "bar"), *rows])

@@ -21,6 +21,7 @@ from benchmarks.peers.job import Job
 _ROOT = Path(__file__).resolve().parents[1]
 _POLL_S = 0.2
 _SAMPLE_S = 1.0
+_SHARE = 0.01  # of one core's time, which adding up memory may take from what is measured
 _END_S = 60.0
 _TAIL = 3_000  # characters
 
@@ -28,8 +29,9 @@ _TAIL = 3_000  # characters
 @dataclass(frozen=True, kw_only=True)
 class MeasuredRun:
     """``seconds``: from the program's start to its end, or until the target was reached. ``best``: (seconds, validation
-    accuracy) each time when a better one was reported. ``peak_memory_bytes``: the largest sum of the proportional
-    shares of memory of all its processes, sampled each second. ``mean_accuracy``: of the trials' last epochs. ``began``
+    accuracy) each time when a better one was reported, without a target the last one. ``peak_memory_bytes``: the
+    largest sum of the proportional shares of memory of all its processes, sampled each second, or each hundred times as
+    long as that takes. ``mean_accuracy``: of the trials' last epochs. ``began``
     and ``load_average``: when it began, and how busy the machine had been before."""
 
     seconds: float
@@ -62,9 +64,10 @@ def run(module: str, job: Job, *, python: Path | None = None, target: float | No
             while not reached and tree.is_running():
                 time.sleep(_POLL_S)
                 seconds = time.perf_counter() - start_s
-                _note(best, job, at_s=seconds)
                 tree.sample()
-                reached = target is not None and bool(best) and best[-1][1] >= target
+                if target is not None:
+                    _note(best, job, at_s=seconds)
+                    reached = bool(best) and best[-1][1] >= target
             if not reached:
                 seconds = time.perf_counter() - start_s
         finally:
@@ -130,7 +133,7 @@ class _Tree:
     def __init__(self, program: subprocess.Popen[bytes]) -> None:
         self._program = program
         self._seen: set[psutil.Process] = {psutil.Process(program.pid)}
-        self._sampled_s = 0.0
+        self._next_sample_s = 0.0
         self.peak_bytes = 0
 
     @property
@@ -142,15 +145,17 @@ class _Tree:
 
     def sample(self) -> None:
         """Adds up their memory, if it is time to."""
-        if time.perf_counter() < self._sampled_s + _SAMPLE_S:
+        start_s = time.perf_counter()
+        if start_s < self._next_sample_s:
             return
-        self._sampled_s = time.perf_counter()
         self._look()
         total = 0
         for process in self._seen:
             with contextlib.suppress(psutil.Error):
                 total += process.memory_full_info().pss
         self.peak_bytes = max(self.peak_bytes, total)
+        now_s = time.perf_counter()
+        self._next_sample_s = now_s + max(_SAMPLE_S, (now_s - start_s) / _SHARE)
 
     def end(self) -> None:
         """Interrupts the program if it still runs, waits for it and for all that it started, and kills what is left."""

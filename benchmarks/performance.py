@@ -34,13 +34,15 @@ Kept = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Figure:
-    """``path``: where in what ``benchmark`` keeps; ``form``: how it is printed, with its unit."""
+    """``path``: where in the file ``kept``, which ``command`` (the same, if left out) writes; ``form``: how it is
+    printed, with its unit."""
 
-    benchmark: str
+    kept: str
     title: str
     bar: str
     path: tuple[str, ...]
     form: str
+    command: str = ""
 
 
 _AFTER_FIRST = "after the first trials"
@@ -65,25 +67,28 @@ FIGURES = (
         "{:.2f} s",
     ),
     Figure(
-        "images_per_second",
+        images_per_second.file_name("all-cores"),
         "Images per second, whole search over bare loops on all cores",
         f"≥ {images_per_second.BARS[_SEARCH_OVER_BARE]:g}",
         ("figures", _SEARCH_OVER_BARE, "median"),
         "{:.2f}",
+        "images_per_second all-cores",
     ),
     Figure(
-        "images_per_second",
+        images_per_second.file_name("one-core"),
         "Images per second on one core, our loop over a plain one",
         f"≥ {images_per_second.BARS[_OURS_OVER_PLAIN]:g}",
         ("figures", _OURS_OVER_PLAIN, "median"),
         "{:.2f}",
+        "images_per_second one-core",
     ),
     Figure(
-        "images_per_second",
+        images_per_second.file_name("one-core"),
         "Our loop's share of what the core reaches in matrix products",
         "",
         ("figures", "one core: ours, share of the arithmetic limit", "median"),
         "{:.0%}",
+        "images_per_second one-core",
     ),
     Figure("frozen_prefix", "`fc`-only ResNet-18, features kept over not", "≥ 20", ("fc", "times_faster"), "{:.1f}"),
     Figure(
@@ -122,7 +127,7 @@ FIGURES = (
 
 def collect(kept: Mapping[str, Kept]) -> dict[str, Any]:
     """The figures of what each benchmark has kept, what each was measured on, and the runs for the plot."""
-    rows = [_row(figure.benchmark, figure.title, figure.bar, _show(kept, figure)) for figure in FIGURES]
+    rows = [_row(figure.command or figure.kept, figure.title, figure.bar, _show(kept, figure)) for figure in FIGURES]
     fixed, to_target = (kept.get(file_name(what), {}) for what in ("fixed", "target"))
     about = ("settings", "is_standard", "machine", "code", "versions", "written")
     return {
@@ -134,7 +139,7 @@ def collect(kept: Mapping[str, Kept]) -> dict[str, Any]:
 
 def as_markdown(rows: Sequence[Mapping[str, str]]) -> str:
     """The table of ``collect(...)["rows"]``."""
-    cells = [[row["figure"], row["bar"], row["measured"], f"`{row['benchmark']}`"] for row in rows]
+    cells = [[row["figure"], row["bar"], row["measured"], f"`{row['command']}`"] for row in rows]
     header = ["figure", "wanted", "measured", "`python -m benchmarks.…`"]
     lines = [header, ["---"] * len(header), *cells]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
@@ -177,7 +182,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the benchmarks' results are")
     parser.add_argument("--output", type=Path, default=DOCS, help="where the page's files go")
     arguments = parser.parse_args()
-    names = sorted({*map(file_name, SETTINGS), *(figure.benchmark for figure in FIGURES)})
+    names = sorted({*map(file_name, SETTINGS), *(figure.kept for figure in FIGURES)})
     paths = {name: arguments.folder / f"{name}.json" for name in names}
     found = collect({name: json.loads(path.read_text("utf-8")) for name, path in paths.items() if path.exists()})
     write_aside(arguments.output / "performance.json", json.dumps(found, indent=2) + "\n")
@@ -185,38 +190,38 @@ def main() -> None:
     print(as_markdown(found["rows"]), end="")
 
 
-def _row(benchmark: str, figure: str, bar: str, measured: str) -> dict[str, str]:
-    return {"figure": figure, "bar": bar, "measured": measured, "benchmark": benchmark}
+def _row(command: str, figure: str, bar: str, measured: str) -> dict[str, str]:
+    return {"figure": figure, "bar": bar, "measured": measured, "command": command}
 
 
 def _show(kept: Mapping[str, Kept], figure: Figure) -> str:
-    value: Any = kept.get(figure.benchmark, {})
+    value: Any = kept.get(figure.kept, {})
     for key in figure.path:
         if key not in value:
             return _NOT_MEASURED
         value = value[key]
-    return figure.form.format(value) + _remark(kept[figure.benchmark])
+    return figure.form.format(value) + _remark(kept[figure.kept])
 
 
 def _peer_rows(fixed: Kept, to_target: Kept) -> list[dict[str, str]]:
     """Ratios, all peers' in one row, and peak memory, of whatever pairs of runs there are."""
-    rows = [_ratio_row(fixed, "fixed: trials per hour", "Trials per hour on fixed work", BARS)]
+    rows = [_ratio_row("fixed", fixed, "fixed: trials per hour", "Trials per hour on fixed work", BARS)]
     for target in TARGETS:
         title = f"Time to a validation accuracy of {target:.1%}"
-        rows.append(_ratio_row(to_target, seconds_to(target), title, dict.fromkeys(BARS, TARGET_BAR)))
+        rows.append(_ratio_row("target", to_target, seconds_to(target), title, dict.fromkeys(BARS, TARGET_BAR)))
     memory = fixed.get("figures", {}).get("fixed: peak memory, GB", {})
     told = "; ".join(f"{_letter(who)} {memory[who]['median']:.1f}" for who in CONTESTANTS if who in memory)
     measured = told + _remark(fixed) if told else _NOT_MEASURED
-    return [*rows, _row(_PEERS, "Peak memory on fixed work, GB", "", measured)]
+    return [*rows, _row(f"{_PEERS} fixed", "Peak memory on fixed work, GB", "", measured)]
 
 
-def _ratio_row(peers: Kept, figure: str, title: str, bars: Mapping[str, float]) -> dict[str, str]:
+def _ratio_row(what: str, peers: Kept, figure: str, title: str, bars: Mapping[str, float]) -> dict[str, str]:
     ratios = {row["against"]: row for row in peers.get("ratios", ()) if row["figure"] == figure}
     found = [ratios[who] for who in bars if who in ratios]
     told = "; ".join(f"{_letter(row['against'])} {show_times(row)}, n={row['pairs']}" for row in found)
     wanted = "; ".join(f"{_letter(who)} ≥ {bar:g}" for who, bar in bars.items())
     measured = told + _remark(peers) if told else _NOT_MEASURED
-    return _row(_PEERS, f"{title}: how many times better than each peer", wanted, measured)
+    return _row(f"{_PEERS} {what}", f"{title}: how many times better than each peer", wanted, measured)
 
 
 def _remark(kept: Kept) -> str:
