@@ -45,6 +45,7 @@ SEARCH = {
     "max_trials": 2,
     "max_epochs": 3,
     "pruner": "none",
+    "precision": "fp32",  # as predictions are made, so that losses agree
 }
 
 
