@@ -253,7 +253,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--epochs", type=int, default=6, help="of each trial of the fixed work")
     parser.add_argument("--images", type=int, default=5_000, help="of the fixed work, a tenth of them to validate with")
     parser.add_argument("--target-trials", type=int, default=24, help="at most, with early stopping")
-    parser.add_argument("--target-epochs", type=int, default=9, help="of a trial that is not stopped early")
+    parser.add_argument("--target-epochs", type=int, default=27, help="of a trial that is not stopped early")
     parser.add_argument("--targets", nargs="+", type=float, default=list(TARGETS), help="validation accuracies")
     parser.add_argument("--target-images", type=int, default=10_000)
     parser.add_argument("--target-validation", type=float, default=0.5, help="the share of them that is not trained on")

@@ -103,7 +103,7 @@ class FeatureCache:
 
 def feature_key(*parts: bytes | str, tensors: Iterable[Tensor]) -> str:
     """32 hexadecimal digits that stand for all of ``parts`` and ``tensors``: for whatever decides the features."""
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hashlib.sha256()  # processors have instructions for it
     for part in parts:
         content = part.encode() if isinstance(part, str) else part
         digest.update(len(content).to_bytes(8, "little") + content)
@@ -111,11 +111,11 @@ def feature_key(*parts: bytes | str, tensors: Iterable[Tensor]) -> str:
         flat = tensor.detach().cpu().contiguous()
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(_bytes_of(flat))
-    return digest.hexdigest()
+    return digest.hexdigest()[:32]
 
 
 def _hash(content: memoryview) -> str:
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
+    return hashlib.sha256(content).hexdigest()[:32]
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:

@@ -20,7 +20,7 @@ from fmnist_models.prefix import Chain, frozen_prefix, split_at
 
 _BATCH = 250
 _OWN_BYTES = 2**28  # of features that are in the memory of each process that trains
-_FORMAT = 2
+_FORMAT = 3
 """To be raised when what a stage makes of an image changes: a network, its normalisation, its enlargement."""
 
 
@@ -73,7 +73,10 @@ def find_features(
     stem, whole_rest = split_at(network, model, prefix)
     assert network.stages is not None
     frozen = [
-        tensor for stage in prefix for module in network.stages(model)[stage] for tensor in module.state_dict().values()
+        tensor
+        for stage in prefix
+        for module in network.stages(model)[stage]
+        for tensor in (*module.parameters(), *module.buffers())
     ]
     device = parts[0].device
     on = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
@@ -88,13 +91,15 @@ def find_features(
     if not is_shared and one.nbytes * sum(map(len, parts)) > _OWN_BYTES:
         return None
 
+    decided = feature_key(arithmetic, described, tensors=frozen) if is_shared else ""
+
     def find(part: Tensor) -> Tensor:
         def compute() -> Tensor:
             return _run(stem, part, normalisation=normalisation, precision=precision)
 
         if not is_shared:
             return compute()
-        key = feature_key(arithmetic, described, tensors=[*frozen, part])
+        key = feature_key(decided, tensors=[part])
         return cache.get(key, lambda: compute().cpu()).to(device)
 
     train, validation, *mirrored = map(find, parts)

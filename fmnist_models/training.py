@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 
 from fmnist_models.augmentation import augment, changes_images
 from fmnist_models.checkpoint import hash_tensors
@@ -209,6 +210,8 @@ class Training:
         has_frozen = "frozen" not in state  # of a time when all was saved
         if not has_frozen and state["frozen"] != self._frozen_hash:
             raise ValueError("the checkpoint belongs to another training: its frozen stages had other weights")
+        if not _fits(self._optimizer, state["optimizer"]["state"]):
+            raise ValueError("the checkpoint belongs to another training: its optimiser had weights of other shapes")
         frozen = {} if has_frozen else {name: self._network.state_dict()[name] for name in self._frozen}
         self._network.load_state_dict({**frozen, **state["model"]})
         if self._average is not None:
@@ -298,6 +301,16 @@ class Training:
             dist.all_reduce(totals)
         loss, correct, images = totals.tolist()
         return loss / images, correct / images
+
+
+def _fits(optimizer: Optimizer, state: Mapping[int, Mapping[str, Tensor | None]]) -> bool:
+    """Whether what an optimiser kept about each weight has the shape of that weight; a number may be about any."""
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    return all(
+        kept is None or kept.shape in (torch.Size(), weights[number].shape)
+        for number, about in state.items()
+        for kept in about.values()
+    )
 
 
 def _without(names: Set[str], state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,3 +1,4 @@
+import copy
 from dataclasses import replace
 from itertools import combinations
 
@@ -67,7 +68,8 @@ def test_in_every_network_only_the_unfrozen_stage_and_the_classifier_change(
     training_plan = TrainingPlan(network=name, hyperparameters=hyperparameters, num_epochs=1, seed=0, precision="fp32")
     images = TrainingData(few_images.train.first(32), few_images.validation, few_images.normalisation)
     training = Training(training_plan, images, device=torch.device("cpu"))
-    before = {key: tensor.clone() for key, tensor in training.model.state_dict().items()}
+    named = {**dict(training.model.named_parameters()), **dict(training.model.named_buffers())}
+    before = {key: tensor.detach().clone() for key, tensor in named.items()}
     list(training.epochs())
     assert network.stages is not None
     trained = {
@@ -77,7 +79,6 @@ def test_in_every_network_only_the_unfrozen_stage_and_the_classifier_change(
         for tensor in (*module.parameters(), *module.buffers())
         if stage in (*unfreeze, "fc")
     }
-    named = {**dict(training.model.named_parameters()), **dict(training.model.named_buffers())}
     assert {key for key, tensor in named.items() if not torch.equal(tensor, before[key])} == {
         key for key, tensor in named.items() if id(tensor) in trained
     }
@@ -153,6 +154,17 @@ def test_a_checkpoint_is_not_continued_on_other_frozen_weights(few_images: Train
     with pytest.raises(ValueError, match="its frozen stages had other weights"):
         other.load_state_dict(begun.state_dict())
     assert all(torch.equal(before[name], tensor) for name, tensor in other.model.state_dict().items())
+
+
+def test_a_checkpoint_is_not_continued_whose_optimiser_had_weights_of_other_shapes(few_images: TrainingData) -> None:
+    """As those of a time when layer4's filters had weights that no image meets."""
+    training = Training(plan(("layer4",)), few_images, device=torch.device("cpu"))
+    next(training.epochs())
+    state = copy.deepcopy(training.state_dict())
+    about = state["optimizer"]["state"][0]
+    about["exp_avg"] = torch.zeros(512, 256, 3, 3)
+    with pytest.raises(ValueError, match="its optimiser had weights of other shapes"):
+        Training(plan(("layer4",)), few_images, device=torch.device("cpu")).load_state_dict(state)
 
 
 def pretrained(*, seed: int) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from one_pixel import as_kept, side_that_meets
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -221,7 +222,8 @@ def test_stages_hold_every_parameter_exactly_once(name: str) -> None:
 def test_number_of_parameters(name: str, hyperparameters: dict[str, Any], count: int) -> None:
     with torch.device("meta"):
         model = build_network(name, hyperparameters)
-    assert sum(parameter.numel() for parameter in model.parameters()) == count
+    weights = model.state_dict()
+    assert sum(weights[name].numel() for name, _ in model.named_parameters()) == count
 
 
 def test_only_networks_whose_authors_dropped_activations_do_so_by_default() -> None:
@@ -315,7 +317,7 @@ def test_resnet18_has_the_weights_that_it_always_had(batch: tuple[Tensor, Tensor
     nn.init.kaiming_normal_(before.conv1.weight, mode="fan_out", nonlinearity="relu")
     expected = before.state_dict()
     assert list(expected) == list(model.state_dict())
-    assert all(torch.equal(tensor, expected[key]) for key, tensor in model.state_dict().items())
+    assert all(torch.equal(tensor, as_kept(key, expected[key])) for key, tensor in model.state_dict().items())
     torch.testing.assert_close(model.eval()(batch[0]), before.eval()(batch[0]))
 
 
@@ -503,31 +505,61 @@ def test_resnet18_answers_as_torchvisions_with_the_same_weights(batch: tuple[Ten
         torch.testing.assert_close(ours.eval()(batch[0]), theirs.eval()(batch[0]))
 
 
-@pytest.mark.parametrize("side", [1, 2, 7])
-def test_layer4_has_the_answers_and_gradients_of_convolutions_on_images_of_any_size(side: int) -> None:
-    layer4 = build_network("resnet18", {}).get_submodule("layer4").double()
-    theirs = torchvision.models.resnet18().layer4.double()
-    theirs.load_state_dict(layer4.state_dict())
-    images = torch.randn(32, 256, 2 * side, 2 * side, dtype=torch.float64)
-    answers = [layer(images) for layer in (layer4, theirs)]
-    assert answers[0].shape == (32, 512, side, side)
+def layer4s(**hyperparameters: Any) -> tuple[nn.Module, nn.Module]:
+    """Ours and torchvision's with the same weights."""
+    ours = build_network("resnet18", hyperparameters).get_submodule("layer4")
+    theirs = torchvision.models.resnet18().layer4
+    theirs.load_state_dict(ours.state_dict())
+    return ours, theirs
+
+
+def test_layer4_of_one_pixel_has_the_answers_and_gradients_of_convolutions() -> None:
+    ours, theirs = (layer.double() for layer in layer4s())
+    answers = [
+        layer(images) for images in [torch.randn(32, 256, 2, 2, dtype=torch.float64)] for layer in (ours, theirs)
+    ]
+    assert answers[0].shape == (32, 512, 1, 1)
     torch.testing.assert_close(*answers)
     for answer in answers:
         answer.square().sum().backward()
-    for ours, other in zip(layer4.parameters(), theirs.parameters(), strict=True):
-        torch.testing.assert_close(ours.grad, other.grad)
+    for (name, mine), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        assert mine.grad is not None
+        assert other.grad is not None
+        gradient = other.grad
+        if gradient.shape[2:] == (3, 3):
+            end = 1 + side_that_meets(name)
+            gradient = gradient[:, :, 1:end, 1:end].flatten(1)
+            assert torch.count_nonzero(other.grad) == torch.count_nonzero(gradient)  # nothing is lost
+        torch.testing.assert_close(mine.grad, gradient)
 
 
-def test_layer4_has_them_in_channels_last_and_bf16_too() -> None:
-    layer4 = build_network("resnet18", {}).get_submodule("layer4")
-    theirs = torchvision.models.resnet18().layer4
-    theirs.load_state_dict(layer4.state_dict())
-    images = torch.randn(32, 256, 2, 2)
-    for layer in (layer4, theirs):
-        layer.to(memory_format=torch.channels_last)
-    torch.testing.assert_close(layer4(images), theirs(images))
+def test_layer4_of_one_pixel_has_them_in_channels_last_and_bf16_too() -> None:
+    ours, theirs = (layer.to(memory_format=torch.channels_last) for layer in layer4s())
+    images = torch.randn(32, 256, 2, 2).to(memory_format=torch.channels_last)
+    torch.testing.assert_close(ours(images), theirs(images))
     with torch.autocast("cpu", torch.bfloat16):
-        torch.testing.assert_close(layer4(images), theirs(images), rtol=0.1, atol=0.1)
+        torch.testing.assert_close(ours(images), theirs(images), rtol=0.1, atol=0.1)
+
+
+def test_filters_that_make_one_pixel_have_no_weights_but_those_that_meet_an_image() -> None:
+    counts = [sum(p.numel() for p in layer.parameters()) for layer in layer4s()]
+    assert counts[1] - counts[0] == 5 * 256 * 512 + 3 * 8 * 512 * 512
+
+
+@pytest.mark.parametrize("hyperparameters", [{"stem": "small"}, {"input_size": 227}], ids=str)
+def test_layer4_of_more_pixels_is_torchvisions(hyperparameters: dict[str, Any]) -> None:
+    ours, theirs = layer4s(**hyperparameters)
+    images = torch.randn(2, 256, 7, 7)
+    assert torch.equal(ours(images), theirs(images))
+    assert [p.shape for p in ours.parameters()] == [p.shape for p in theirs.parameters()]
+
+
+def test_weights_that_no_image_meets_are_zeros_in_the_state_dict_and_dropped_from_others() -> None:
+    theirs = torchvision.models.resnet18(num_classes=10).state_dict()
+    theirs["conv1.weight"] = theirs["conv1.weight"][:, :1]
+    ours = build_network("resnet18", {})
+    ours.load_state_dict(theirs)
+    assert all(torch.equal(tensor, as_kept(name, theirs[name])) for name, tensor in ours.state_dict().items())
 
 
 @pytest.mark.parametrize(

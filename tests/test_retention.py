@@ -90,7 +90,7 @@ def test_room_is_kept_for_the_average_of_the_weights_where_there_may_be_one(tmp_
     for space in ({}, {"ema": 0.0}):
         check_room(Experiment(tmp_path), make_config(space={"model": "resnet18", **space}, **check), num_slots=1)
     averaged = make_config(space={"model": "resnet18", "ema": {"choice": [0.0, 0.9]}}, **check)
-    with pytest.raises(ConfigError, match=r"need up to 0\.536 GB, but got 0\.5"):
+    with pytest.raises(ConfigError, match=r"need up to 0\.537 GB, but got 0\.5"):
         check_room(Experiment(tmp_path), averaged, num_slots=1)
 
 

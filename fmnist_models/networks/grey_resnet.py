@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -22,6 +23,9 @@ class GreyResNet(ResNet):  # type: ignore[misc]
     ``(B, 64, 28, 28)`` → ``(B, 128, 14, 14)`` → ``(B, 256, 7, 7)`` → ``(B, 512, 4, 4)``. With ``input_size`` 227 the
     images are made larger first and the stem is the original one: ``(B, 1, 227, 227)`` → stem and layer1
     ``(B, 64, 57, 57)`` → ``(B, 128, 29, 29)`` → ``(B, 256, 15, 15)`` → ``(B, 512, 8, 8)``.
+
+    Where layer4 makes one pixel, its 3x3 filters have weights only where they meet an image, a sixth of them (see
+    ``_OnePixelConv2d``); the state dict has torchvision's shapes all the same.
     """
 
     def __init__(self, blocks: Sequence[int], *, dropout: float, input_size: int, stem: str) -> None:
@@ -35,10 +39,11 @@ class GreyResNet(ResNet):  # type: ignore[misc]
         nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
         # Between pooling and `fc`; as part of the pooling so that the state dict keeps torchvision's names.
         self.avgpool = nn.Sequential(nn.AdaptiveAvgPool2d(1), Dropout(dropout))
-        for block in self.layer4:
-            block.conv2 = _MiddleConv2d.like(block.conv2)
-            if block.conv1.stride == (1, 1):
-                block.conv1 = _MiddleConv2d.like(block.conv1)
+        if stem == "original" and input_size == SMALL:
+            for block in self.layer4:
+                block.conv1 = _OnePixelConv2d(block.conv1)
+                block.conv2 = _OnePixelConv2d(block.conv2)
+            self.avgpool[0] = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         for step in residual_steps(self).values():
@@ -46,19 +51,42 @@ class GreyResNet(ResNet):  # type: ignore[misc]
         return x
 
 
-class _MiddleConv2d(nn.Conv2d):
-    """A 3x3 convolution that gives an image of one pixel to the middle of its filters alone: all the rest of them meets
-    padding. So it is in layer4 of images of 28 pixels behind the original stem."""
+class _OnePixelConv2d(nn.Module):
+    """A 3x3 convolution that makes one pixel of an image: of one pixel, or with stride 2 of 2x2 of them.
 
-    @classmethod
-    def like(cls, conv: nn.Conv2d) -> _MiddleConv2d:
-        """With the weights of ``conv``: 3x3, stride 1, padding 1, no bias."""
-        assert (conv.kernel_size, conv.stride, conv.padding, conv.bias) == ((3, 3), (1, 1), (1, 1), None)
-        made = cls(conv.in_channels, conv.out_channels, 3, padding=1, bias=False, device="meta")
-        made.weight = conv.weight
-        return made
+    Only the middle of its filters, or four of their nine weights, meets the image; the others meet padding, so that no
+    image shows what they are. ``weight``, ``(out, in * side * side)``, holds the former, and an optimiser passes over
+    no more; in the state dict it is a convolution's, ``(out, in, 3, 3)``, the others zeros.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        """With the weights of ``conv``: 3x3, padding 1, no bias."""
+        assert (conv.kernel_size, conv.padding, conv.bias) == ((3, 3), (1, 1), None)
+        super().__init__()
+        self.side = conv.stride[0]
+        self.weight = nn.Parameter(self.that_meet_the_image(conv.weight.detach()))
+        self.register_state_dict_post_hook(_save_whole)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_load_part)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[2:] != (1, 1):
-            return super().forward(x)
-        return functional.linear(x.flatten(1), self.weight[:, :, 1, 1])[:, :, None, None]
+        """``(B, in, side, side)`` to ``(B, out, 1, 1)``."""
+        return functional.linear(x.flatten(1), self.weight)[:, :, None, None]
+
+    def whole(self) -> Tensor:
+        """``(out, in, 3, 3)``."""
+        weight = self.weight.detach().view(len(self.weight), -1, self.side, self.side)
+        after = 2 - self.side
+        return functional.pad(weight, (1, after, 1, after))
+
+    def that_meet_the_image(self, whole: Tensor) -> Tensor:
+        end = 1 + self.side
+        return whole[:, :, 1:end, 1:end].flatten(1)
+
+
+def _save_whole(conv: _OnePixelConv2d, state: dict[str, Any], prefix: str, metadata: object) -> None:
+    state[f"{prefix}weight"] = conv.whole()
+
+
+def _load_part(conv: _OnePixelConv2d, state: dict[str, Any], prefix: str, *about: object) -> None:
+    if (whole := state.get(f"{prefix}weight")) is not None:
+        state[f"{prefix}weight"] = conv.that_meet_the_image(whole)

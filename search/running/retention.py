@@ -18,7 +18,6 @@ from search.errors import ConfigError, ExperimentError
 from search.records.experiment import Experiment
 from search.records.inventory import measure_folder
 
-_BYTES_PER_PARAMETER = 4
 _SIZE = "input_size"  # of the images, which AlexNet-11 has more weights for if they are larger
 _GB = 1e9
 _SECONDS_BETWEEN_CHECKS = 10.0
@@ -135,4 +134,5 @@ def _model_bytes(config: SearchConfig) -> int:
             for choice in choices
             if choice.keys() <= network.hyperparameters.__dataclass_fields__.keys()
         ]
-    return _BYTES_PER_PARAMETER * max(sum(p.numel() for p in model.parameters()) for model in models)
+    sizes = [[tensor.nbytes for tensor in model.state_dict().values()] for model in models]
+    return max(map(sum, sizes))
