@@ -38,6 +38,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.peer_trials
 	$(BIN)/python -m benchmarks.frozen_prefix
 	$(BIN)/python -m benchmarks.many_trials
+	$(BIN)/python -m benchmarks.many_trials_on_ray
 	$(BIN)/python -m benchmarks.list_trials
 	$(BIN)/python -m benchmarks.performance
 

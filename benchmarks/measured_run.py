@@ -63,8 +63,8 @@ def run(module: str, job: Job, *, python: Path | None = None, target: float | No
             reached, seconds = False, 0.0
             while not reached and tree.is_running():
                 time.sleep(_POLL_S)
-                seconds = time.perf_counter() - start_s
                 tree.sample()
+                seconds = time.perf_counter() - start_s
                 if target is not None:
                     _note(best, job, at_s=seconds)
                     reached = bool(best) and best[-1][1] >= target
@@ -145,17 +145,17 @@ class _Tree:
 
     def sample(self) -> None:
         """Adds up their memory, if it is time to."""
-        start_s = time.perf_counter()
-        if start_s < self._next_sample_s:
+        if time.perf_counter() < self._next_sample_s:
             return
+        start_s = time.thread_time()
         self._look()
         total = 0
         for process in self._seen:
             with contextlib.suppress(psutil.Error):
                 total += process.memory_full_info().pss
         self.peak_bytes = max(self.peak_bytes, total)
-        now_s = time.perf_counter()
-        self._next_sample_s = now_s + max(_SAMPLE_S, (now_s - start_s) / _SHARE)
+        taken_s = time.thread_time() - start_s
+        self._next_sample_s = time.perf_counter() + max(_SAMPLE_S, taken_s / _SHARE)
 
     def end(self) -> None:
         """Interrupts the program if it still runs, waits for it and for all that it started, and kills what is left."""

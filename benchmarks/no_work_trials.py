@@ -31,8 +31,8 @@ from search.running.slots import local_resources, plan_slots
 from search.study.search_study import SearchStudy
 
 
-def ours(num_trials: int, folder: Path, *, workers: int = 1) -> SearchStudy:
-    """A finished search of no-work trials, as `fmnist search run` does it."""
+def ours(num_trials: int, folder: Path, *, workers: int = 1, num_epochs: int = 1) -> SearchStudy:
+    """A finished search of no-work trials, none of them pruned, as `fmnist search run` does it."""
     images = load_images("synthetic", "train", root=folder, size=200)
     raw = {
         "dataset": "synthetic",
@@ -43,7 +43,8 @@ def ours(num_trials: int, folder: Path, *, workers: int = 1) -> SearchStudy:
             "unfreeze": {"subset": ["layer3", "layer4"]},
         },
         "max_trials": num_trials,
-        "max_epochs": 1,
+        "max_epochs": num_epochs,
+        "pruner": "none",
         "workers_per_trial": workers,
     }
     config = parse_config(raw, where="benchmark")
@@ -72,26 +73,28 @@ def seconds_after_first(ended: Sequence[float], *, at_once: int) -> float:
 def measure(num_trials: int, folder: Path) -> dict[str, float]:
     """Seconds per trial of a whole search, after a warm-up, and after its first trials."""
     folder.mkdir()
-    with _our_ray():
+    with our_ray():
         ours(4, folder / "warm-up")
         start_s = time.perf_counter()
         study = ours(num_trials, folder / "measured")
         whole = (time.perf_counter() - start_s) / num_trials
-    return {_WHOLE: whole, _AFTER_FIRST: seconds_after_first(_ends(study), at_once=local_resources().cpus)}
+    return {_WHOLE: whole, _AFTER_FIRST: seconds_after_first(ends(study), at_once=local_resources().cpus)}
 
 
 def measure_groups(folder: Path) -> dict[str, float]:
     """Of trials of two workers, which run one at a time; for the first one the worker group has to start."""
-    with _our_ray():
+    with our_ray():
         study = ours(20, folder, workers=2)
-    return {_AFTER_FIRST: seconds_after_first(_ends(study), at_once=1)}
+    return {_AFTER_FIRST: seconds_after_first(ends(study), at_once=1)}
 
 
-def _ends(study: SearchStudy) -> list[float]:
+def ends(study: SearchStudy) -> list[float]:
+    """When its trials ended, in seconds since 1970."""
     return [trial.datetime_complete.timestamp() for trial in study.study.trials if trial.datetime_complete]
 
 
-def _our_ray() -> AbstractContextManager[None]:
+def our_ray() -> AbstractContextManager[None]:
+    """A local Ray as `fmnist search run` starts it, which sees all of this machine."""
     from cluster.session import local_ray
 
     resources = local_resources()

@@ -212,7 +212,8 @@ class Training:
             raise ValueError("the checkpoint belongs to another training: its frozen stages had other weights")
         if not _fits(self._optimizer, state["optimizer"]["state"]):
             raise ValueError("the checkpoint belongs to another training: its optimiser had weights of other shapes")
-        frozen = {} if has_frozen else {name: self._network.state_dict()[name] for name in self._frozen}
+        now = self._network.state_dict()
+        frozen = {} if has_frozen else {name: now[name] for name in self._frozen}
         self._network.load_state_dict({**frozen, **state["model"]})
         if self._average is not None:
             average = state["average"]

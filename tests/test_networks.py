@@ -18,6 +18,7 @@ from fmnist_models.networks.dropout import Dropout
 from fmnist_models.networks.enlarging import enlarge
 from fmnist_models.networks.flat_linear import flat_linear
 from fmnist_models.networks.grey_block import GreyBlock
+from fmnist_models.recipe import Recipe, build_optimizer
 from fmnist_models.seeds import derive_seed
 from fmnist_models.synthetic import draw_garments
 from fmnist_models.training import Training, TrainingPlan
@@ -219,11 +220,21 @@ def test_stages_hold_every_parameter_exactly_once(name: str) -> None:
         ("lstm", {}, 24_842),
     ],
 )
-def test_number_of_parameters(name: str, hyperparameters: dict[str, Any], count: int) -> None:
+def test_number_of_weights_in_the_state_dict(name: str, hyperparameters: dict[str, Any], count: int) -> None:
     with torch.device("meta"):
         model = build_network(name, hyperparameters)
     weights = model.state_dict()
     assert sum(weights[name].numel() for name, _ in model.named_parameters()) == count
+    few = {"resnet18": 4_228_554, "resnet34": 10_142_410}
+    trained = few[name] if name in few and not hyperparameters else count
+    assert sum(parameter.numel() for parameter in model.parameters()) == trained
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_weights_lie_in_memory_without_gaps(name: str) -> None:
+    """Fused optimisers take a weight for as many numbers in a row as it has."""
+    model = build_network(name, {})
+    assert all(parameter.is_contiguous() for parameter in model.parameters())
 
 
 def test_only_networks_whose_authors_dropped_activations_do_so_by_default() -> None:
@@ -541,9 +552,40 @@ def test_layer4_of_one_pixel_has_them_in_channels_last_and_bf16_too() -> None:
         torch.testing.assert_close(ours(images), theirs(images), rtol=0.1, atol=0.1)
 
 
+@pytest.fixture
+def in_float64() -> Iterator[None]:
+    """Networks are built so; ``double()`` would put their weights elsewhere in memory."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_an_optimiser_does_with_layer4_of_one_pixel_what_it_does_with_convolutions(optimizer: str) -> None:
+    layers = layer4s()
+    images = torch.randn(32, 256, 2, 2)
+    for layer in layers:
+        steps = build_optimizer(Recipe(optimizer=optimizer, lr=0.1, weight_decay=0.1), layer.parameters())
+        for _ in range(2):
+            steps.zero_grad()
+            layer(images).square().mean().backward()
+            steps.step()
+    ours, theirs = (layer.state_dict() for layer in layers)
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, as_kept(f"layer4.{name}", theirs[name]), msg=name)
+
+
 def test_filters_that_make_one_pixel_have_no_weights_but_those_that_meet_an_image() -> None:
     counts = [sum(p.numel() for p in layer.parameters()) for layer in layer4s()]
     assert counts[1] - counts[0] == 5 * 256 * 512 + 3 * 8 * 512 * 512
+
+
+@pytest.mark.parametrize("shape", [(512, 1024), (512, 512, 5, 5)])
+def test_layer4_of_one_pixel_refuses_filters_of_other_shapes(shape: tuple[int, ...]) -> None:
+    layer4 = build_network("resnet18", {}).get_submodule("layer4")
+    with pytest.raises(RuntimeError, match=r"size mismatch for 1\.conv2\.weight"):
+        layer4.load_state_dict(layer4.state_dict() | {"1.conv2.weight": torch.zeros(shape)})
 
 
 @pytest.mark.parametrize("hyperparameters", [{"stem": "small"}, {"input_size": 227}], ids=str)

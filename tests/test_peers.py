@@ -22,6 +22,7 @@ from benchmarks import peer_trials, results
 from benchmarks.configurations import BATCH_SIZE, SPACE, VALIDATION_FRACTION, draw
 from benchmarks.images_per_second import Trained, choose_precision, images_per_second
 from benchmarks.images_per_second import ours as bare_loop
+from benchmarks.many_trials_on_ray import seconds_per_trial
 from benchmarks.measured_run import MeasuredRun, mean_last_accuracy, run
 from benchmarks.no_work_trials import seconds_after_first
 from benchmarks.peer_trials import CONTESTANTS, SETTINGS, Turn, figures, load, made_on, ratios, save, show_times, turns
@@ -194,6 +195,12 @@ def test_the_bare_loop_trains_in_the_arithmetic_that_the_search_is_given(
 def test_no_work_trials_are_counted_from_the_end_of_the_first_in_each_place() -> None:
     assert seconds_after_first([10, 10.5, 14, 14.5], at_once=2) == 2  # two trials in four seconds
     assert seconds_after_first([7, 1, 4], at_once=1) == 3
+
+
+def test_no_work_trials_are_counted_by_stretches_without_the_first_in_each_place() -> None:
+    ended = [10, 20, 22, 24, 25, 26, 27, 28, 38, 48, 58, 68]
+    assert seconds_per_trial(ended, at_once=2, stretch=4) == [2, 1, 10]
+    assert seconds_per_trial(ended[::-1], at_once=2, stretch=5) == [(25 - 20) / 3, (48 - 25) / 5]
 
 
 def test_a_peer_does_not_load_what_its_trials_have_no_need_of() -> None:

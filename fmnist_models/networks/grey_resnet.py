@@ -64,7 +64,7 @@ class _OnePixelConv2d(nn.Module):
         assert (conv.kernel_size, conv.padding, conv.bias) == ((3, 3), (1, 1), None)
         super().__init__()
         self.side = conv.stride[0]
-        self.weight = nn.Parameter(self.that_meet_the_image(conv.weight.detach()))
+        self.weight = nn.Parameter(self.that_meet_the_image(conv.weight.detach()).contiguous())  # as optimisers want
         self.register_state_dict_post_hook(_save_whole)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_load_part)  # type: ignore[no-untyped-call]
 
@@ -88,5 +88,6 @@ def _save_whole(conv: _OnePixelConv2d, state: dict[str, Any], prefix: str, metad
 
 
 def _load_part(conv: _OnePixelConv2d, state: dict[str, Any], prefix: str, *about: object) -> None:
-    if (whole := state.get(f"{prefix}weight")) is not None:
+    whole = state.get(f"{prefix}weight")
+    if isinstance(whole, Tensor) and whole.shape[2:] == (3, 3):  # torch refuses what has another shape
         state[f"{prefix}weight"] = conv.that_meet_the_image(whole)
