@@ -52,6 +52,9 @@ def main() -> None:
     parser.add_argument("--long-trials", type=int, default=20, help="of many epochs, for the last figure")
     parser.add_argument("--epochs", type=int, default=200, help="of each long trial")
     arguments = parser.parse_args()
+    least = local_resources().cpus + 1
+    if arguments.trials < 10 * least or arguments.long_trials < least or arguments.epochs < 1:
+        parser.error(f"valid are --trials from {10 * least}, --long-trials from {least} and --epochs from 1")
     with tempfile.TemporaryDirectory() as folder:
         measured = measure(arguments, Path(folder))
     result = {"settings": vars(arguments), **measured}

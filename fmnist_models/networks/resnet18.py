@@ -50,7 +50,7 @@ class ResNet18Hyperparameters(Hyperparameters):
 
 def build_resnet18(hyperparameters: Hyperparameters) -> GreyResNet:
     """A ResNet-18 with fresh weights from torch's global random state: 11,175,370 parameters, 11,172,810 with a small
-    stem. Of images of 28 pixels behind the original stem 4,228,554 meet something (see ``GreyResNet``)."""
+    stem. For 28 pixels behind the original stem only 4,228,554 of them are kept (see ``GreyResNet``)."""
     from fmnist_models.networks.grey_resnet import GreyResNet
 
     own = hyperparameters

@@ -31,7 +31,7 @@ class ResNet34Hyperparameters(Hyperparameters):
 
 def build_resnet34(hyperparameters: Hyperparameters) -> GreyResNet:
     """A ResNet-34 with fresh weights from torch's global random state: 21,283,530 parameters, 21,280,970 with a small
-    stem. Of images of 28 pixels behind the original stem 10,142,410 meet something (see ``GreyResNet``)."""
+    stem. For 28 pixels behind the original stem only 10,142,410 of them are kept (see ``GreyResNet``)."""
     from fmnist_models.networks.grey_resnet import GreyResNet
 
     own = hyperparameters
