@@ -207,11 +207,16 @@ def search(job: Job) -> tuple[float, float]:
     """Images per second of our search of the same trials: from the first trial's start to the last one's end, and of
     the whole command."""
     done = run("benchmarks.peers.ours", job)
+    trained = done.num_epochs * job.num_images * (1 - job.validation_fraction)
+    return trained / seconds_of_trials(job), trained / done.seconds
+
+
+def seconds_of_trials(job: Job) -> float:
+    """Of our search that is done: from its first trial's start to its last one's end."""
     trials = read_study(Experiment(Path(job.folder, OURS))).get_trials(deepcopy=False)
     begun = min(trial.datetime_start for trial in trials if trial.datetime_start)
     ended = max(trial.datetime_complete for trial in trials if trial.datetime_complete)
-    trained = done.num_epochs * job.num_images * (1 - job.validation_fraction)
-    return trained / (ended - begun).total_seconds(), trained / done.seconds
+    return (ended - begun).total_seconds()
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ class Job:
     asynchronous successive halving from the first epoch on, in threes. ``num_images``: the first so many of
     Fashion-MNIST's training images, ``validation_fraction`` of them to validate with.
     ``num_trials_at_once``: one for each CPU. ``data_dir`` holds Fashion-MNIST, unpacked; ``folder`` takes what is
-    written. ``precision``: what ours trains in; all others train in fp32.
+    written. ``precision``: what ours trains in; all others train in fp32. ``resources``: what each trial of ours holds,
+    as its configuration says it.
     """
 
     configurations: list[dict[str, float]]
@@ -39,6 +40,7 @@ class Job:
     seed: int = 0
     reduction_factor: int = 3
     precision: str = "auto"
+    resources: dict[str, float] = field(default_factory=dict)
 
     @property
     def path(self) -> Path:

@@ -31,6 +31,7 @@ def search_config(job: Job) -> dict[str, Any]:
         "max_concurrent_trials": job.num_trials_at_once,
         "seed": job.seed,
         "precision": job.precision,
+        **job.resources,
     }
 
 
