@@ -4,6 +4,7 @@ does not fill is given all of them at once (Wang et al., "Horizontally Fused Tra
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch.nn import functional
 from fmnist_models.data import TrainingData
 from fmnist_models.precision import autocast, memory_format
 from fmnist_models.prediction import DeviceImages, normalise
+from fmnist_models.recipe import Recipe
 from fmnist_models.seeds import derive_seed
 from fmnist_models.training import TrainingPlan
 
@@ -25,6 +27,8 @@ class FusedEpoch(NamedTuple):
     """By network, ``(K,)`` float64 each."""
 
     train_loss: Tensor
+    train_accuracy: Tensor
+    val_loss: Tensor
     val_accuracy: Tensor
 
 
@@ -32,13 +36,21 @@ class FusedTraining:
     """Trains each of K plans as ``Training`` trains it alone, in the same order of images from the same fresh weights,
     but for rounding and the random numbers of dropout.
 
-    The plans may differ in ``lr``, ``weight_decay``, ``dropout`` and seed. What else a recipe may hold is at its
-    default: AdamW at a constant rate, images as they are.
+    Raises:
+        ValueError: the plans differ in more than ``lr``, ``weight_decay``, ``dropout`` and seed, or ask for more than
+            AdamW at a constant rate on images as they are.
     """
 
     def __init__(
         self, plans: Sequence[TrainingPlan], data: TrainingData, *, device: torch.device, precision: str
     ) -> None:
+        recipes = [plan.recipe for plan in plans]
+        self._batch_size = recipes[0].batch_size
+        plain = [replace(Recipe(batch_size=self._batch_size), lr=r.lr, weight_decay=r.weight_decay) for r in recipes]
+        if recipes != plain or {(plan.network, plan.num_epochs) for plan in plans} != {
+            ("customnet", plans[0].num_epochs)
+        }:
+            raise ValueError("only lr, weight_decay, dropout and the seed may differ from plan to plan of a CustomNet")
         self._plans, self._device, self._precision = plans, device, precision
         self._train, self._validation = DeviceImages(data.train, device), DeviceImages(data.validation, device)
         self._normalisation = data.normalisation
@@ -54,35 +66,33 @@ class FusedTraining:
             if name.endswith(("running_mean", "running_var"))
         }
         self._moments = [torch.zeros_like(self._weights) for _ in _BETAS]
-        recipes = [plan.recipe for plan in plans]
         self._lr = torch.tensor([[recipe.lr] for recipe in recipes], device=device)
         self._decay = torch.tensor([[recipe.weight_decay] for recipe in recipes], device=device)
         self._kept = torch.tensor([1 - plan.hyperparameters["dropout"] for plan in plans], device=device)
-        self._batch_size, self._num_steps = recipes[0].batch_size, 0
+        self._num_steps = 0
 
     def epochs(self) -> Iterator[FusedEpoch]:
         """Yields each epoch when it is done."""
         for number in range(1, self._plans[0].num_epochs + 1):
-            yield FusedEpoch(self._train_one_epoch(number), self._validate())
+            yield FusedEpoch(*self._train_one_epoch(number), *self._validate())
 
     def _train_one_epoch(self, number: int) -> Tensor:
+        """Mean loss and accuracy, ``(2, K)``."""
         seeds = [derive_seed(plan.seed, number) for plan in self._plans]
         orders = np.stack([np.random.default_rng(seed).permutation(len(self._train)) for seed in seeds])
         torch.manual_seed(seeds[0])
-        total = torch.zeros(len(self._plans), dtype=torch.float64, device=self._device)
-        count = 0
+        totals, count = torch.zeros(2, len(self._plans), dtype=torch.float64, device=self._device), 0
         for indices in torch.from_numpy(orders).to(self._device).split(self._batch_size, dim=1):
             if indices.shape[1] < 2:  # too small for BatchNorm
                 continue
             with autocast(self._precision, self._device):
                 scores = self._scores(self._train.images[indices].transpose(0, 1), training=True)
-                losses = functional.cross_entropy(
-                    scores.flatten(0, 1), self._train.labels[indices].flatten(), reduction="none"
-                ).view(indices.shape)
+                labels = self._train.labels[indices]
+                losses = _losses(scores, labels)
             self._step(*torch.autograd.grad(losses.mean(1).sum(), self._weights))
-            total += losses.detach().sum(1)
+            totals += _sums(losses.detach(), scores.detach(), labels)
             count += indices.shape[1]
-        return total / count
+        return totals / count
 
     @torch.no_grad()
     def _step(self, gradient: Tensor) -> None:
@@ -97,17 +107,16 @@ class FusedTraining:
 
     @torch.inference_mode()
     def _validate(self) -> Tensor:
-        count = len(self._validation)
-        correct = torch.zeros(len(self._plans), dtype=torch.float64, device=self._device)
-        for images, labels in zip(
-            self._validation.images.split(_VALIDATION_BATCH),
-            self._validation.labels.split(_VALIDATION_BATCH),
-            strict=True,
-        ):
+        """Mean loss and accuracy, ``(2, K)``."""
+        totals = torch.zeros(2, len(self._plans), dtype=torch.float64, device=self._device)
+        everything = torch.arange(len(self._validation), device=self._device)
+        for index in everything.split(_VALIDATION_BATCH):
+            images, labels = self._validation.take(index)
             with autocast(self._precision, self._device):
                 scores = self._scores(images.unsqueeze(1).expand(-1, len(self._plans), -1, -1), training=False)
-            correct += (scores.argmax(2) == labels).sum(1)
-        return correct / count
+            labels = labels.expand(len(self._plans), -1)
+            totals += _sums(_losses(scores.float(), labels), scores, labels)
+        return totals / len(self._validation)
 
     def _scores(self, images: Tensor, *, training: bool) -> Tensor:
         """``(B, K, 28, 28)`` uint8, an image for each network, → ``(K, B, 10)``."""
@@ -122,11 +131,20 @@ class FusedTraining:
             x = functional.conv2d(x, weight, bias, padding=1, groups=num)
             mean, variance = (self._buffers[f"{block}.1.running_{name}"] for name in ("mean", "var"))
             scale, shift = of[f"{block}.1.weight"].flatten(), of[f"{block}.1.bias"].flatten()
-            x = functional.relu(functional.batch_norm(x, mean, variance, scale, shift, training=training))
-            if block != "block3":
-                x = functional.max_pool2d(x, 2)
-        x = x.reshape(len(x), num, -1)
+            x = functional.batch_norm(x, mean, variance, scale, shift, training=training)
+            x = functional.relu(x if block == "block3" else functional.max_pool2d(x, 2))
+        x, weight = x.reshape(len(x), num, -1), of["fc.weight"]
         if training:
-            kept = self._kept[:, None]
-            x = x * ((torch.rand_like(x, dtype=torch.float32) < kept) / kept)
-        return torch.baddbmm(of["fc.bias"].unsqueeze(1), x.transpose(0, 1), of["fc.weight"].transpose(1, 2))
+            x = x.where(torch.rand_like(x, dtype=torch.float32) < self._kept[:, None], 0)
+            weight = weight / self._kept[:, None, None]  # there are fewer of these to scale
+        return torch.baddbmm(of["fc.bias"].unsqueeze(1), x.transpose(0, 1), weight.transpose(1, 2))
+
+
+def _losses(scores: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy ``(K, B)`` of scores ``(K, B, 10)``."""
+    return functional.cross_entropy(scores.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape)
+
+
+def _sums(losses: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
+    """Of losses and of correct answers, ``(2, K)``."""
+    return torch.stack([losses.sum(1), (scores.argmax(2) == labels).sum(1)])

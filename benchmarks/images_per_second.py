@@ -208,15 +208,15 @@ def search(job: Job) -> tuple[float, float]:
     the whole command."""
     done = run("benchmarks.peers.ours", job)
     trained = done.num_epochs * job.num_images * (1 - job.validation_fraction)
-    return trained / seconds_of_trials(job), trained / done.seconds
+    return trained / ends_of_trials(job)[-1], trained / done.seconds
 
 
-def seconds_of_trials(job: Job) -> float:
-    """Of our search that is done: from its first trial's start to its last one's end."""
+def ends_of_trials(job: Job) -> list[float]:
+    """When the trials of our search, which is done, ended, in order, in seconds from the first one's start."""
     trials = read_study(Experiment(Path(job.folder, OURS))).get_trials(deepcopy=False)
     begun = min(trial.datetime_start for trial in trials if trial.datetime_start)
-    ended = max(trial.datetime_complete for trial in trials if trial.datetime_complete)
-    return (ended - begun).total_seconds()
+    ended = sorted(trial.datetime_complete for trial in trials if trial.datetime_complete)
+    return [(each - begun).total_seconds() for each in ended]
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -35,12 +33,12 @@ class Features:
     rest: Chain
 
     @torch.inference_mode()
-    def predict_scores(self, indices: npt.NDArray[np.int64], *, rest: Chain, precision: str) -> Tensor:
-        """Class scores ``(B, 10)`` float32 before softmax, of those of the validation images; ``rest``: what comes
-        after the frozen stages in the network that is judged."""
+    def predict_scores(self, index: Tensor, *, rest: Chain, precision: str) -> Tensor:
+        """Class scores ``(B, 10)`` float32 before softmax, of the validation images of those numbers, ``(B,)`` int64;
+        ``rest``: what comes after the frozen stages in the network that is judged."""
         rest.eval()
         scores = []
-        for part in torch.split(torch.from_numpy(indices).to(self.validation.device), _BATCH):
+        for part in torch.split(index, _BATCH):
             with autocast(precision, self.validation.device):
                 own = rest(self.validation[part]).float()
                 scores.append(own if self.mirrored is None else average_scores(own, rest(self.mirrored[part])))

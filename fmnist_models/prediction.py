@@ -27,14 +27,9 @@ class DeviceImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, indices: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Images ``(B, 28, 28)`` uint8 and labels ``(B,)`` int64."""
-        index = torch.from_numpy(indices).to(self.images.device)
+    def take(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Images ``(B, 28, 28)`` uint8 and labels ``(B,)`` int64 of the ``(B,)`` int64 numbers, which lie there too."""
         return self.images[index], self.labels[index]
-
-    def labels_of(self, indices: npt.NDArray[np.int64]) -> Tensor:
-        """Labels ``(B,)`` int64."""
-        return self.labels[torch.from_numpy(indices).to(self.labels.device)]
 
 
 def normalise(images: Tensor, by: Normalisation) -> Tensor:

@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
@@ -225,7 +224,8 @@ class Training:
         self.history = [Epoch(**epoch) for epoch in state["history"]]
 
     def _train_one_epoch(self, number: int) -> tuple[float, float]:
-        order = np.random.default_rng(derive_seed(self.plan.seed, number)).permutation(len(self._train))
+        shuffled = np.random.default_rng(derive_seed(self.plan.seed, number)).permutation(len(self._train))
+        order = torch.from_numpy(shuffled).to(self._device)  # at once: each copy to a GPU waits for all it has to do
         torch.manual_seed(derive_seed(self.plan.seed, number, self._rank))
         train_mode(self._forward)
         totals = torch.zeros(3, dtype=torch.float64, device=self._device)  # loss, correct, images
@@ -252,7 +252,7 @@ class Training:
             for network in dict.fromkeys((self._network, self.model)):  # in the same order everywhere
                 for buffer in network.buffers():
                     dist.broadcast(buffer, 0)
-        share = np.arange(self._rank, len(self._validation), self._world_size)
+        share = torch.arange(self._rank, len(self._validation), self._world_size, device=self._device)
         images, labels = self._validation.take(share)
         if self._features is None:
             scores = predict_scores(
@@ -266,10 +266,10 @@ class Training:
             torch.stack([loss, (scores.argmax(1) == labels).sum(), torch.ones_like(labels).sum()]).double()
         )
 
-    def _train_inputs(self, share: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    def _train_inputs(self, share: Tensor) -> tuple[Tensor, Tensor]:
         """What the network, or the part of it that trains, is given, and labels."""
         if self._features is not None:
-            return self._features.train[torch.from_numpy(share).to(self._device)], self._train.labels_of(share)
+            return self._features.train[share], self._train.labels[share]
         images, labels = self._train.take(share)
         images = normalise(augment(images, self._recipe), self._normalisation)
         return images.to(memory_format=memory_format(self._precision)), labels

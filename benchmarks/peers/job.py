@@ -24,9 +24,9 @@ class Job:
     ``num_epochs``: of each trial; 0: each trial reports one value at once and does no work. ``early_stopping``:
     asynchronous successive halving from the first epoch on, in threes. ``num_images``: the first so many of
     Fashion-MNIST's training images, ``validation_fraction`` of them to validate with.
-    ``num_trials_at_once``: one for each CPU. ``data_dir`` holds Fashion-MNIST, unpacked; ``folder`` takes what is
-    written. ``precision``: what ours trains in; all others train in fp32. ``resources``: what each trial of ours holds,
-    as its configuration says it.
+    ``num_trials_at_once``: how many of them at a time. ``data_dir`` holds Fashion-MNIST, unpacked; ``folder`` takes
+    what is written. ``precision``: what ours trains in; all others train in fp32. ``resources``: what each trial of
+    ours holds, as its configuration says it.
     """
 
     configurations: list[dict[str, float]]
