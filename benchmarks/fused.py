@@ -4,7 +4,7 @@ does not fill is given all of them at once (Wang et al., "Horizontally Fused Tra
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -13,12 +13,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from fmnist_models.data import TrainingData
-from fmnist_models.precision import autocast, memory_format
+from fmnist_models.hyperparameters import defaults
+from fmnist_models.networks.customnet import CustomNetHyperparameters
+from fmnist_models.precision import autocast, memory_format, resolve_precision
 from fmnist_models.prediction import DeviceImages, normalise
-from fmnist_models.recipe import Recipe
 from fmnist_models.seeds import derive_seed
 from fmnist_models.training import TrainingPlan
 
+_FREE = ("lr", "weight_decay", "dropout")
 _BETAS, _EPS = (0.9, 0.999), 1e-8  # of torch's AdamW
 _VALIDATION_BATCH = 1000
 
@@ -41,17 +43,11 @@ class FusedTraining:
             AdamW at a constant rate on images as they are.
     """
 
-    def __init__(
-        self, plans: Sequence[TrainingPlan], data: TrainingData, *, device: torch.device, precision: str
-    ) -> None:
+    def __init__(self, plans: Sequence[TrainingPlan], data: TrainingData, *, device: torch.device) -> None:
+        _check_alike(plans)
         recipes = [plan.recipe for plan in plans]
-        self._batch_size = recipes[0].batch_size
-        plain = [replace(Recipe(batch_size=self._batch_size), lr=r.lr, weight_decay=r.weight_decay) for r in recipes]
-        if recipes != plain or {(plan.network, plan.num_epochs) for plan in plans} != {
-            ("customnet", plans[0].num_epochs)
-        }:
-            raise ValueError("only lr, weight_decay, dropout and the seed may differ from plan to plan of a CustomNet")
-        self._plans, self._device, self._precision = plans, device, precision
+        self._plans, self._device, self._batch_size = plans, device, recipes[0].batch_size
+        self._precision = resolve_precision(plans[0].precision, device)
         self._train, self._validation = DeviceImages(data.train, device), DeviceImages(data.validation, device)
         self._normalisation = data.normalisation
         networks = [plan.build(None) for plan in plans]
@@ -60,15 +56,17 @@ class FusedTraining:
         # One row for each network, so that a step of the optimiser is a step of one tensor.
         rows = [torch.cat([parameter.detach().flatten() for parameter in own.values()]) for own in parameters]
         self._weights = torch.stack(rows).to(device).requires_grad_()
+        buffers = [dict(network.named_buffers()) for network in networks]
         self._buffers = {
-            name: torch.cat([dict(network.named_buffers())[name] for network in networks]).to(device)
-            for name, _ in networks[0].named_buffers()
+            name: torch.cat([own[name] for own in buffers]).to(device)
+            for name in buffers[0]
             if name.endswith(("running_mean", "running_var"))
         }
         self._moments = [torch.zeros_like(self._weights) for _ in _BETAS]
         self._lr = torch.tensor([[recipe.lr] for recipe in recipes], device=device)
         self._decay = torch.tensor([[recipe.weight_decay] for recipe in recipes], device=device)
-        self._kept = torch.tensor([1 - plan.hyperparameters["dropout"] for plan in plans], device=device)
+        own = defaults(CustomNetHyperparameters)
+        self._kept = torch.tensor([1 - {**own, **plan.hyperparameters}["dropout"] for plan in plans], device=device)
         self._num_steps = 0
 
     def epochs(self) -> Iterator[FusedEpoch]:
@@ -138,6 +136,21 @@ class FusedTraining:
             x = x.where(torch.rand_like(x, dtype=torch.float32) < self._kept[:, None], 0)
             weight = weight / self._kept[:, None, None]  # there are fewer of these to scale
         return torch.baddbmm(of["fc.bias"].unsqueeze(1), x.transpose(0, 1), weight.transpose(1, 2))
+
+
+def _check_alike(plans: Sequence[TrainingPlan]) -> None:
+    first = plans[0]
+    common = TrainingPlan(
+        network="customnet",
+        hyperparameters={"batch_size": first.recipe.batch_size},
+        num_epochs=first.num_epochs,
+        seed=0,
+        precision=first.precision,
+    )
+    for plan in plans:
+        others = {name: value for name, value in plan.hyperparameters.items() if name not in _FREE}
+        if not replace(plan, hyperparameters=others, seed=0).is_same(asdict(common)):
+            raise ValueError(f"only {', '.join(_FREE)} and seed may differ from {common}, but got {plan}")
 
 
 def _losses(scores: Tensor, labels: Tensor) -> Tensor:

@@ -2,11 +2,11 @@
 as many fused into one network (`benchmarks/fused.py`).
 
 `python -m benchmarks.trials_per_device [--device cuda|cpu]`. All train the same trials and take turns, in the opposite
-order each time; in which arithmetic is probed before, with one trial and with as many fused. `whole`: from the first
-trial's start, that of its process included, to the last one's end. `after the first`: from when as many have ended as
-there are at once. A search saves checkpoints and can prune each trial; what is fused saves nothing and ends together.
-On a CPU a trial alone has faster blocks than a fused one has (`fmnist_models/networks/conv_block.py`); on a GPU the
-processes of a search take turns, unless NVIDIA's MPS lets them in at once.
+order each time, in the arithmetic that a probe finds fastest for one trial, or for as many fused. Hours begin when as
+many trials have ended as there are at once, so that none holds the start of a process; there should be many more.
+A search saves checkpoints and can prune each trial; what is fused saves nothing and ends together. On a CPU a trial
+alone has faster blocks than a fused one (`fmnist_models/networks/conv_block.py`); on a GPU the processes of a search
+take turns, unless NVIDIA's MPS lets them in at once.
 
 What is measured so far is in `benchmarks/results/` after each run.
 """
@@ -14,6 +14,7 @@ What is measured so far is in `benchmarks/results/` after each run.
 from __future__ import annotations
 
 import argparse
+import math
 import multiprocessing
 import os
 import tempfile
@@ -47,42 +48,37 @@ _PROBED_STEPS, _PROBED_EPOCHS = 3, 4
 _T = TypeVar("_T")
 
 
-def ends(who: str, *, at_once: int, job: Job, device_name: str) -> list[float]:
-    """When the trials ended, in order, in seconds from the first one's start."""
+def trials_per_hour(who: str, *, at_once: int, job: Job, device_name: str) -> float:
+    """Of the job's trials, so many of them at a time."""
     if who == _SEARCH:
         run("benchmarks.peers.ours", job)
-        return ends_of_trials(job)
-    start_s = time.monotonic()  # a clock that all processes share
-    found = _in_a_process(train_fused, job, at_once=at_once, device_name=device_name, precision=job.precision)
-    return [end_s - start_s for end_s in found]
+        return rate(ends_of_trials(job), at_once=at_once)
+    return rate(_in_a_process(train_fused, job, at_once=at_once, device_name=device_name), at_once=at_once)
 
 
-def rates(ends_s: Sequence[float], *, at_once: int) -> dict[str, float]:
-    """Trials per hour of trials that ended then."""
-    after = len(ends_s) - at_once
-    return {
-        "whole": len(ends_s) / ends_s[-1] * 3600,
-        "after the first": after / (ends_s[-1] - ends_s[at_once - 1]) * 3600,
-    }
+def rate(ends_s: Sequence[float], *, at_once: int) -> float:
+    """Trials per hour after the first so many, of trials that ended then."""
+    return (len(ends_s) - at_once) / (ends_s[-1] - ends_s[at_once - 1]) * 3600
 
 
 def resources(*, at_once: int, device_name: str) -> dict[str, float]:
     """What a trial of a search holds, so that so many are on the device at once."""
+    share = math.floor(1e4 / at_once) / 1e4  # Ray counts in ten-thousandths, and rounds
     if device_name == "cpu":
-        return {"cpus_per_trial": 1 / at_once}
-    return {"gpus_per_trial": 1 / at_once, "cpus_per_trial": min(1.0, local_resources().cpus / at_once)}
+        return {"cpus_per_trial": share}
+    return {"gpus_per_trial": share, "cpus_per_trial": min(1.0, local_resources().cpus * share)}
 
 
-def train_fused(job: Job, *, at_once: int, device_name: str, precision: str) -> list[float]:
-    """Trains the job's trials, so many at a time, and says when each ended, by ``time.monotonic``."""
+def train_fused(job: Job, *, at_once: int, device_name: str) -> list[float]:
+    """Trains the job's trials, so many at a time, and says when each ended, by ``time.perf_counter``."""
     torch.set_num_threads(1)
     data, plans = _load(job), make_plans(job)
     ends_s = []
     for start in range(0, len(plans), at_once):
         group = plans[start : start + at_once]
-        for epoch in FusedTraining(group, data, device=torch.device(device_name), precision=precision).epochs():
-            epoch.val_accuracy.tolist()  # as who decides about trials reads it, when the device is done
-        ends_s += [time.monotonic()] * len(group)
+        for epoch in FusedTraining(group, data, device=torch.device(device_name)).epochs():
+            epoch.val_accuracy.tolist()  # waits for the device, as a pruner does
+        ends_s += [time.perf_counter()] * len(group)
     return ends_s
 
 
@@ -91,10 +87,11 @@ def choose_fused_precision(job: Job, *, at_once: int, device_name: str) -> str:
     torch.set_num_threads(1)
     data, device = _load(job), torch.device(device_name)
     few = replace(data, train=data.train.first(_PROBED_STEPS * BATCH_SIZE), validation=data.validation.first(2))
-    plans = [replace(plan, num_epochs=_PROBED_EPOCHS) for plan in make_plans(job)[:at_once]]
+    plans = make_plans(replace(job, num_epochs=_PROBED_EPOCHS))[:at_once]
     seconds = {}
     for precision in candidates(device):
-        epochs = FusedTraining(plans, few, device=device, precision=precision).epochs()
+        in_this = [replace(plan, precision=precision) for plan in plans]
+        epochs = FusedTraining(in_this, few, device=device).epochs()
         next(epochs).val_accuracy.tolist()
         times = []
         for _ in range(_PROBED_EPOCHS - 1):
@@ -113,6 +110,7 @@ def make_plans(job: Job) -> list[TrainingPlan]:
             hyperparameters={**configuration, "batch_size": BATCH_SIZE},
             num_epochs=job.num_epochs,
             seed=derive_seed(job.seed, number),
+            precision=job.precision,
         )
         for number, configuration in enumerate(job.configurations)
     ]
@@ -137,53 +135,61 @@ def main() -> None:
         parser.error(f"--at-once {arguments.at_once}: valid are 1 to {arguments.trials - 1}, fewer than --trials")
     _take_one(arguments.device)
     with tempfile.TemporaryDirectory(prefix="fmnist-bench-") as name:
-        job = Job(
-            configurations=draw(arguments.trials, seed=0),
-            num_epochs=arguments.epochs,
-            early_stopping=False,
-            num_images=arguments.images,
-            num_trials_at_once=1,
-            data_dir=str(unpack_images(Path(name))),
-            folder=name,
-            resources=resources(at_once=1, device_name=arguments.device),
-        )
-        alone, notes = _in_a_process(choose_precision, job)
-        precisions = {
-            (who, at_once): alone
-            if who == _SEARCH
-            else _in_a_process(choose_fused_precision, job, at_once=at_once, device_name=arguments.device)
-            for at_once in arguments.at_once
-            for who in (_SEARCH, _FUSED)
-        }
-        about = {
-            "settings": vars(arguments),
-            "gpu": _in_a_process(torch.cuda.get_device_name) if arguments.device == "cuda" else None,
-            "precisions": {_title(*contestant): precision for contestant, precision in precisions.items()},
-            "precision_notes": notes,
-        }
-        found: dict[str, dict[str, list[float]]] = {}
-        for repeat in range(arguments.repeats):
-            for who, at_once in precisions if repeat % 2 == 0 else reversed(precisions):
-                own = replace(
-                    job,
-                    precision=precisions[who, at_once],
-                    num_trials_at_once=at_once,
-                    resources=resources(at_once=at_once, device_name=arguments.device),
-                    folder=str(Path(name, f"{who}-{at_once}-{repeat}")),
-                )
-                ends_s = ends(who, at_once=at_once, job=own, device_name=arguments.device)
-                for part, rate in rates(ends_s, at_once=at_once).items():
-                    found.setdefault(part, {}).setdefault(_title(who, at_once), []).append(rate)
-                    print(f"{_title(who, at_once)}, {repeat}, {part}: {rate:.0f} trials an hour", flush=True)
-                keep("trials_per_device", {**about, **_summarise(found)}, is_standard=False)
-    result = _summarise(found)
-    keep("trials_per_device", {**about, **result}, is_standard=is_standard(parser, arguments))
+        result = measure(arguments, folder=Path(name), is_standard=is_standard(parser, arguments))
     rows = [
-        (f"{title}, {part}", show(summary), f"{result['times_the_first'][part][title]:.2f}")
-        for part, summaries in result["trials_per_hour"].items()
-        for title, summary in summaries.items()
+        (title, show(summary), f"{result['times_the_first'][title]:.2f}")
+        for title, summary in result["trials_per_hour"].items()
     ]
     print_table([("trials an hour", "median (mean ± deviation, n)", "times the first"), *rows])
+
+
+def measure(arguments: argparse.Namespace, *, folder: Path, is_standard: bool) -> dict[str, Any]:
+    """Measures each contestant in turn, and keeps what there is after each run."""
+    device_name = arguments.device
+    job = Job(
+        configurations=draw(arguments.trials, seed=0),
+        num_epochs=arguments.epochs,
+        early_stopping=False,
+        num_images=arguments.images,
+        num_trials_at_once=1,
+        data_dir=str(unpack_images(folder)),
+        folder=str(folder),
+        resources=resources(at_once=1, device_name=device_name),
+    )
+    alone, notes = _in_a_process(choose_precision, job)
+    precisions = {
+        (who, at_once): alone
+        if who == _SEARCH
+        else _in_a_process(choose_fused_precision, job, at_once=at_once, device_name=device_name)
+        for at_once in arguments.at_once
+        for who in (_SEARCH, _FUSED)
+    }
+    about = {
+        "settings": vars(arguments),
+        "gpu": _in_a_process(torch.cuda.get_device_name) if device_name == "cuda" else None,
+        "precisions": {_title(*contestant): precision for contestant, precision in precisions.items()},
+        "precision_notes": notes,
+    }
+    rates: dict[str, list[float]] = {}
+    for repeat in range(arguments.repeats):
+        for who, at_once in precisions if repeat % 2 == 0 else reversed(precisions):
+            own = replace(
+                job,
+                precision=precisions[who, at_once],
+                num_trials_at_once=at_once,
+                resources=resources(at_once=at_once, device_name=device_name),
+                folder=str(folder / f"{who}-{at_once}-{repeat}"),
+            )
+            found = trials_per_hour(who, at_once=at_once, job=own, device_name=device_name)
+            rates.setdefault(_title(who, at_once), []).append(found)
+            print(f"{_title(who, at_once)}, {repeat}: {found:.0f} trials an hour", flush=True)
+            summaries = {title: summarise(values) for title, values in rates.items()}
+            first = next(iter(summaries.values()))["median"]
+            times = {title: round(summary["median"] / first, 2) for title, summary in summaries.items()}
+            result = {**about, "trials_per_hour": summaries, "times_the_first": times}
+            is_done = all(len(values) == arguments.repeats for values in rates.values())
+            keep(f"trials_per_device_{device_name}", result, is_standard=is_standard and is_done)
+    return result
 
 
 def _take_one(device_name: str) -> None:
@@ -207,19 +213,6 @@ def _load(job: Job) -> TrainingData:
 
 def _title(who: str, at_once: int) -> str:
     return f"{who}, {at_once} at once"
-
-
-def _summarise(found: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
-    """By part and contestant: trials per hour, and how many times the first contestant's these are."""
-    summaries = {part: {title: summarise(r) for title, r in by_title.items()} for part, by_title in found.items()}
-    times = {
-        part: {
-            title: round(each["median"] / next(iter(by_title.values()))["median"], 2)
-            for title, each in by_title.items()
-        }
-        for part, by_title in summaries.items()
-    }
-    return {"trials_per_hour": summaries, "times_the_first": times}
 
 
 if __name__ == "__main__":

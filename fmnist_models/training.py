@@ -225,7 +225,7 @@ class Training:
 
     def _train_one_epoch(self, number: int) -> tuple[float, float]:
         shuffled = np.random.default_rng(derive_seed(self.plan.seed, number)).permutation(len(self._train))
-        order = torch.from_numpy(shuffled).to(self._device)  # at once: each copy to a GPU waits for all it has to do
+        order = torch.from_numpy(shuffled).to(self._device)  # at once, as each copy waits until a GPU is idle
         torch.manual_seed(derive_seed(self.plan.seed, number, self._rank))
         train_mode(self._forward)
         totals = torch.zeros(3, dtype=torch.float64, device=self._device)  # loss, correct, images
@@ -252,7 +252,7 @@ class Training:
             for network in dict.fromkeys((self._network, self.model)):  # in the same order everywhere
                 for buffer in network.buffers():
                     dist.broadcast(buffer, 0)
-        share = torch.arange(self._rank, len(self._validation), self._world_size, device=self._device)
+        share = torch.arange(len(self._validation), device=self._device)[self._rank :: self._world_size]
         images, labels = self._validation.take(share)
         if self._features is None:
             scores = predict_scores(
