@@ -36,7 +36,7 @@ from benchmarks.results import keep, print_table, show, summarise
 from benchmarks.split import write_split
 from benchmarks.unpacked import unpack_images
 from cluster import heap
-from fmnist_models.data import data_root, load_images, split_training
+from fmnist_models.data import TrainingData, data_root, load_images, split_training
 from fmnist_models.seeds import derive_seed
 from fmnist_models.training import Training, TrainingPlan
 from search.configuration.config import parse_config
@@ -69,28 +69,39 @@ def ours(
 ) -> Trained:
     """Trains trials one after the other, after a warm-up and once ``ready`` returns."""
     torch.set_num_threads(1)
-    images = load_images("fashion-mnist", "train", root=data_root(), size=job.num_images)
-    data = split_training(images, validation_fraction=job.validation_fraction, seed=job.seed)
+    data, plans = load_data(job), make_plans(job)
 
-    def train(number: int, num_epochs: int) -> None:
-        hyperparameters = {**job.configurations[number], "batch_size": BATCH_SIZE}
-        plan = TrainingPlan(
-            network="customnet",
-            hyperparameters=hyperparameters,
-            num_epochs=num_epochs,
-            seed=derive_seed(job.seed, number),
-            precision=job.precision,
-        )
+    def train(plan: TrainingPlan) -> None:
         list(Training(plan, data, device=_CPU).epochs())
 
-    train(numbers[0], 1)
+    train(replace(plans[numbers[0]], num_epochs=1))
     if ready is not None:
         ready()
     start_s = clock()
     for number in numbers:
-        train(number, job.num_epochs)
+        train(plans[number])
     num_images = len(numbers) * job.num_epochs * len(data.train)
     return Trained(num_images=num_images, start_s=start_s, end_s=clock())
+
+
+def load_data(job: Job) -> TrainingData:
+    """The job's images, as our search splits them."""
+    images = load_images("fashion-mnist", "train", root=data_root(), size=job.num_images)
+    return split_training(images, validation_fraction=job.validation_fraction, seed=job.seed)
+
+
+def make_plans(job: Job) -> list[TrainingPlan]:
+    """The job's trials, as our search trains them."""
+    return [
+        TrainingPlan(
+            network="customnet",
+            hyperparameters={**configuration, "batch_size": BATCH_SIZE},
+            num_epochs=job.num_epochs,
+            seed=derive_seed(job.seed, number),
+            precision=job.precision,
+        )
+        for number, configuration in enumerate(job.configurations)
+    ]
 
 
 def _ours_on_one_core(job: Job) -> float:

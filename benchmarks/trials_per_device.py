@@ -29,16 +29,13 @@ import torch
 
 from benchmarks.configurations import BATCH_SIZE, draw
 from benchmarks.fused import FusedTraining
-from benchmarks.images_per_second import choose_precision, ends_of_trials
+from benchmarks.images_per_second import choose_precision, ends_of_trials, load_data, make_plans
 from benchmarks.measured_run import run
 from benchmarks.peers.job import Job
 from benchmarks.results import is_standard, keep, print_table, show, summarise
 from benchmarks.unpacked import unpack_images
 from cluster import heap
-from fmnist_models.data import TrainingData, data_root, load_images, split_training
 from fmnist_models.probe import candidates, choose
-from fmnist_models.seeds import derive_seed
-from fmnist_models.training import TrainingPlan
 from search.running.slots import local_resources
 
 _SPAWN = multiprocessing.get_context("spawn")
@@ -72,7 +69,7 @@ def resources(*, at_once: int, device_name: str) -> dict[str, float]:
 def train_fused(job: Job, *, at_once: int, device_name: str) -> list[float]:
     """Trains the job's trials, so many at a time, and says when each ended, by ``time.perf_counter``."""
     torch.set_num_threads(1)
-    data, plans = _load(job), make_plans(job)
+    data, plans = load_data(job), make_plans(job)
     ends_s = []
     for start in range(0, len(plans), at_once):
         group = plans[start : start + at_once]
@@ -85,7 +82,7 @@ def train_fused(job: Job, *, at_once: int, device_name: str) -> list[float]:
 def choose_fused_precision(job: Job, *, at_once: int, device_name: str) -> str:
     """The arithmetic in which so many train the fastest, by the shortest of some epochs of a few steps."""
     torch.set_num_threads(1)
-    data, device = _load(job), torch.device(device_name)
+    data, device = load_data(job), torch.device(device_name)
     few = replace(data, train=data.train.first(_PROBED_STEPS * BATCH_SIZE), validation=data.validation.first(2))
     plans = make_plans(replace(job, num_epochs=_PROBED_EPOCHS))[:at_once]
     seconds = {}
@@ -100,20 +97,6 @@ def choose_fused_precision(job: Job, *, at_once: int, device_name: str) -> str:
             times.append(time.perf_counter() - start_s)
         seconds[precision] = min(times)
     return choose(seconds)
-
-
-def make_plans(job: Job) -> list[TrainingPlan]:
-    """The job's trials, as our search trains them."""
-    return [
-        TrainingPlan(
-            network="customnet",
-            hyperparameters={**configuration, "batch_size": BATCH_SIZE},
-            num_epochs=job.num_epochs,
-            seed=derive_seed(job.seed, number),
-            precision=job.precision,
-        )
-        for number, configuration in enumerate(job.configurations)
-    ]
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -133,6 +116,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if not 1 <= min(arguments.at_once) <= max(arguments.at_once) < arguments.trials:
         parser.error(f"--at-once {arguments.at_once}: valid are 1 to {arguments.trials - 1}, fewer than --trials")
+    if arguments.repeats < 1:
+        parser.error(f"--repeats {arguments.repeats}: valid is 1 or more")
     _take_one(arguments.device)
     with tempfile.TemporaryDirectory(prefix="fmnist-bench-") as name:
         result = measure(arguments, folder=Path(name), is_standard=is_standard(parser, arguments))
@@ -204,11 +189,6 @@ def _in_a_process(function: Callable[..., _T], *values: Any, **named: Any) -> _T
     """In one of its own, which gives its memory on the GPU back, with the memory settings of a search's workers."""
     with heap.inherited_by_children(), ProcessPoolExecutor(1, mp_context=_SPAWN) as process:
         return process.submit(function, *values, **named).result()
-
-
-def _load(job: Job) -> TrainingData:
-    images = load_images("fashion-mnist", "train", root=data_root(), size=job.num_images)
-    return split_training(images, validation_fraction=job.validation_fraction, seed=job.seed)
 
 
 def _title(who: str, at_once: int) -> str:

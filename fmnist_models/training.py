@@ -211,8 +211,7 @@ class Training:
             raise ValueError("the checkpoint belongs to another training: its frozen stages had other weights")
         if not _fits(self._optimizer, state["optimizer"]["state"]):
             raise ValueError("the checkpoint belongs to another training: its optimiser had weights of other shapes")
-        now = self._network.state_dict()
-        frozen = {} if has_frozen else {name: now[name] for name in self._frozen}
+        frozen = {} if has_frozen else _only(self._frozen, self._network.state_dict())
         self._network.load_state_dict({**frozen, **state["model"]})
         if self._average is not None:
             average = state["average"]
@@ -276,8 +275,8 @@ class Training:
 
     @cached_property
     def _frozen_hash(self) -> str:
-        state = self._network.state_dict()
-        return hash_tensors({name: state[name].cpu() for name in self._frozen})
+        frozen = _only(self._frozen, self._network.state_dict())
+        return hash_tensors({name: tensor.cpu() for name, tensor in frozen.items()})
 
     def _find_features(self, rest: Chain | None = None) -> Features | None:
         if self._cache is None or changes_images(self._recipe):
@@ -312,6 +311,10 @@ def _fits(optimizer: Optimizer, state: Mapping[int, Mapping[str, Tensor | None]]
         for number, about in state.items()
         for kept in about.values()
     )
+
+
+def _only(names: Set[str], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in state.items() if name in names}
 
 
 def _without(names: Set[str], state: Mapping[str, Tensor]) -> dict[str, Tensor]:

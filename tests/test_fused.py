@@ -12,9 +12,10 @@ from optuna.trial import FixedTrial
 
 from benchmarks.configurations import BATCH_SIZE, draw
 from benchmarks.fused import FusedTraining
+from benchmarks.images_per_second import make_plans
 from benchmarks.peers.job import Job
 from benchmarks.peers.ours import search_config
-from benchmarks.trials_per_device import choose_fused_precision, main, make_plans, rate, resources, train_fused
+from benchmarks.trials_per_device import choose_fused_precision, main, rate, resources, train_fused
 from fmnist_models.data import TrainingData, load_images, split_training
 from fmnist_models.precision import ARITHMETICS
 from fmnist_models.seeds import derive_seed
@@ -182,14 +183,17 @@ def test_a_search_and_what_is_fused_are_measured_side_by_side(
     assert "fused, 1 at once, 0: " in capsys.readouterr().out
 
 
-def test_as_many_at_once_as_there_are_trials_leave_nothing_to_measure(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("words", "valid"), [("--at-once 1 4 --trials 4", "valid are 1 to 3"), ("--repeats 0", "valid is 1 or more")]
+)
+def test_arguments_that_leave_nothing_to_measure_are_refused(
+    words: str, valid: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["trials_per_device", "--at-once", "1", "4", "--trials", "4"])
+    monkeypatch.setattr("sys.argv", ["trials_per_device", *words.split()])
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2
-    assert "valid are 1 to 3" in capsys.readouterr().err
+    assert valid in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("device", "node"), [("cpu", Resources(1, 0)), ("cuda", Resources(16, 1))])
