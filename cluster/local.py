@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import secrets
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,8 @@ from cluster.errors import ClusterError, ClusterGoneError
 from cluster.folder import ClusterFolder, Record, cluster_folder, clusters_dir
 from cluster.ports import check_port, free_ports
 from cluster.processes import MARK, end_processes, find_processes
+from cluster.temporary import make_folder, remove_folder
+from cluster.token import VARIABLES, variables_for
 
 DEFAULT_NAME = "local"
 MAX_NODES = 64
@@ -100,7 +101,7 @@ class LocalCluster:
     @property
     def environment(self) -> dict[str, str]:
         """Variables with which a process may reach the cluster; to be set before it imports Ray."""
-        return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self._folder.token)}
+        return variables_for(self._folder.token)
 
     def up(self) -> None:
         """Starts the cluster; returns when all nodes are alive.
@@ -119,12 +120,13 @@ class LocalCluster:
                 self._remove(before)
             port, free = free_ports(2)
             dashboard_port = check_port(self._dashboard_port) if self._dashboard_port else free
+            mark = f"{secrets.token_hex(8)}/"
             record = Record(
                 host=platform.node(),
-                mark=f"{secrets.token_hex(8)}/",
+                mark=mark,
                 address=f"{_address(0)}:{port}",
                 dashboard=f"http://{_LOOPBACK}:{dashboard_port}",
-                temporary_folder=tempfile.mkdtemp(prefix=_PREFIX, dir="/tmp"),  # sockets' paths must be short
+                temporary_folder=str(make_folder(_PREFIX, mark=mark)),
                 num_nodes=self._num_nodes,
             )
             try:
@@ -183,7 +185,7 @@ class LocalCluster:
 
     def _remove(self, record: Record, *, grace_s: float = 0.0) -> None:
         end_processes(record.mark, grace_s=grace_s)
-        shutil.rmtree(record.temporary_folder, ignore_errors=True)
+        remove_folder(Path(record.temporary_folder), mark=record.mark)
         self._folder.remove()
 
     def _start(self, record: Record) -> None:
@@ -251,7 +253,7 @@ class LocalCluster:
         return [*ray, *flags, *(f"--{key}={value}" for key, value in options.items())]
 
     def _environment(self, record: Record, number: int) -> dict[str, str]:
-        inherited = {key: value for key, value in os.environ.items() if key not in ("RAY_ADDRESS", "RAY_AUTH_TOKEN")}
+        inherited = {key: value for key, value in os.environ.items() if key not in ("RAY_ADDRESS", *VARIABLES)}
         own = {
             MARK: _mark(record, number),
             "SPT_NOENV": "1",  # or Ray's agents, which rename themselves, would write their names over their marks

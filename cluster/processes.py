@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 
@@ -35,6 +36,15 @@ def end_processes(mark: str, *, grace_s: float) -> None:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.send_signal(signal.SIGKILL if is_late else signal.SIGTERM)
         psutil.wait_procs(processes, timeout=_PAUSE_S)
+
+
+def has_files_open(folder: Path) -> bool:
+    """Whether a living process of this user has a file below ``folder`` open."""
+    for process in _own_processes():
+        with contextlib.suppress(psutil.Error, OSError):
+            if any(Path(file.path).is_relative_to(folder) for file in process.open_files()):
+                return True
+    return False
 
 
 def _own_processes() -> Iterator[psutil.Process]:

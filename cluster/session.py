@@ -4,22 +4,17 @@ in one that is there."""
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import logging
 import os
-import shutil
 import signal
-import sys
-import tempfile
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private import parameter, ray_constants
+from ray._private import parameter, ray_constants, services
 from ray._private import utils as ray_utils
 from ray._private import worker as ray_worker
 from ray._private.node import Node
@@ -27,14 +22,12 @@ from ray.exceptions import RayError
 
 from cluster import heap
 from cluster.errors import ClusterGoneError
+from cluster.temporary import session_folder
+from cluster.token import given_token, own_token
 
-# Ray replaces 127.0.0.1 by the machine's outer address; the rest of Linux's loopback range it keeps.
-_ADDRESS = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
-
+_ADDRESS = "127.0.0.1"  # with any other, also of loopback, Ray's servers listen on all addresses
 _PREFIX = "fmnist-ray-"
-_LOCK = "in-use"
 _IDLE_MS = "idle_worker_killing_time_threshold_ms"
-_SECONDS_TO_LOCK = 2.0  # in which who makes a folder will have locked it
 
 
 @contextlib.contextmanager
@@ -48,9 +41,9 @@ def local_ray(*, num_cpus: int, num_gpus: int, log: Path | None = None, preload:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
-    with _temporary_folder() as folder, ray_log(log) as handler:
+    with session_folder(_PREFIX) as folder, own_token(folder / "token"), ray_log(log) as handler:
         try:
-            with _keeping_signals(), heap.inherited_by_children(), _few_parts():
+            with _keeping_signals(), heap.inherited_by_children(), _few_parts(), _on_loopback():
                 ray.init(
                     address="local",
                     num_cpus=num_cpus,
@@ -59,7 +52,7 @@ def local_ray(*, num_cpus: int, num_gpus: int, log: Path | None = None, preload:
                     log_to_driver=False,
                     configure_logging=False,
                     _node_ip_address=_ADDRESS,
-                    _temp_dir=str(folder),
+                    _temp_dir=str(folder / "ray"),  # which Ray opens to all users
                     _system_config=_for_waiting_processes(preload),
                 )
             logging.getLogger("ray").handlers[:] = [handler]  # ray.init clears them
@@ -136,9 +129,10 @@ def connected_ray(address: str) -> Iterator[None]:
     Signals do what they did before, and nothing that Ray logs comes on the screen (see ``ray_log``).
 
     Raises:
+        ClusterError: the environment's variables for Ray's token lead to none.
         ClusterGoneError: no cluster answers there, or it refuses the token.
     """
-    with ray_log(None) as handler:
+    with given_token(), ray_log(None) as handler:
         try:
             with _keeping_signals():
                 ray.init(address=address, log_to_driver=False, configure_logging=False)
@@ -179,6 +173,17 @@ def _few_parts() -> Iterator[None]:
             setattr(owner, name, theirs)
 
 
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Keeps ``ray.init`` from replacing 127.0.0.1 by the machine's outer address, for which it has no switch."""
+    before = services.resolve_ip_for_localhost
+    services.resolve_ip_for_localhost = lambda host: host
+    try:
+        yield
+    finally:
+        services.resolve_ip_for_localhost = before
+
+
 def _start_no_api_server(node: Any, **_: object) -> None:
     node._webui_url = ""
     # Until it finds an address, the node's agent asks for one and logs a traceback each second.
@@ -204,34 +209,6 @@ def _keeping_signals() -> Iterator[None]:
             signal.signal(number, before)
         if terminated:
             signal.raise_signal(signal.SIGTERM)
-
-
-@contextlib.contextmanager
-def _temporary_folder() -> Iterator[Path]:
-    """A folder for Ray's files, removed afterwards, and with it those of processes that were killed before they could.
-
-    Not under $TMPDIR: the paths of Ray's sockets in it may have some 100 characters.
-    """
-    for left in Path("/tmp").glob(f"{_PREFIX}*"):
-        _remove_if_left(left)
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir="/tmp"))
-    with (folder / _LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the system frees it when this process ends, however it ends
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _remove_if_left(folder: Path) -> None:
-    try:
-        if time.time() - folder.stat().st_ctime < _SECONDS_TO_LOCK:
-            return
-        with (folder / _LOCK).open("a") as lock:  # it may be gone: a killed Ray's last processes make the folder anew
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
-    except OSError:
-        return  # in use, or of another user, or about to be used
 
 
 @contextlib.contextmanager

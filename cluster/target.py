@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from cluster.dashboard import Dashboard
 from cluster.errors import ClusterError
 from cluster.folder import clusters_dir, list_clusters
 from cluster.local import LocalCluster
+from cluster.token import find_token
 
 
 def find_dashboard(*, cluster: str | None, address: str | None) -> Dashboard:
@@ -19,12 +18,13 @@ def find_dashboard(*, cluster: str | None, address: str | None) -> Dashboard:
     ``~/.ray/auth_token``.
 
     Raises:
-        ClusterError: both are given, there is no such cluster, or nobody can tell which is meant.
+        ClusterError: both are given, there is no such cluster, nobody can tell which is meant, or the token cannot be
+            read.
     """
     if cluster is not None and address is not None:
         raise ClusterError(f"give a cluster of this machine ({cluster}) or an address ({address}), not both")
     if address is not None:
-        return Dashboard(_check_address(address), _find_token())
+        return Dashboard(_check_address(address), find_token())
     if cluster is None:
         cluster = _only_cluster()
     return LocalCluster(cluster).dashboard
@@ -50,16 +50,3 @@ def _check_address(address: str) -> str:
     except ValueError:
         pass
     raise ClusterError(f"--address {address!r}: valid is the dashboard's, such as http://127.0.0.1:8265")
-
-
-def _find_token() -> str | None:
-    token = os.environ.get("RAY_AUTH_TOKEN")
-    if token:
-        return token.strip()
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
-    try:
-        return path.read_text(encoding="utf-8").strip() or None
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ClusterError(f"the token file {path} cannot be read: {error}") from error
