@@ -28,9 +28,10 @@ MAX_NODES = 64
 
 _PREFIX = "fmnist-cluster-"
 _LOOPBACK = "127.0.0.1"
-_SECONDS_TO_START = 120.0
+_SECONDS_TO_START = 120.0  # for a node, and then for all nodes to be known
 _SECONDS_TO_END = 2.0
 _PAUSE_S = 0.1
+_LONGEST_TMPDIR = 60  # bytes: Ray's dashboard makes sockets there, with names of 32, and a path may have 107
 _SHARE_FOR_OBJECTS = 0.3  # of the machine's memory, as Ray takes for one node
 _MIN_OBJECT_STORE_BYTES = 100 * 2**20
 
@@ -40,8 +41,8 @@ class LocalCluster:
 
     With ``with`` it is up within the block. Its nodes are at 127.0.0.2, 127.0.0.3, …, its dashboard at 127.0.0.1. Parts
     of Ray listen on all addresses whatever they are told: what keeps others out is the token, made for this cluster
-    and readable by this user alone (all but Ray's counters for Prometheus ask for it). Other Rays on this machine are
-    left alone.
+    and readable by this user alone. Ray's counters for Prometheus, which ask for no token, are off. Other Rays on this
+    machine are left alone.
 
     ``nodes``: one head and the others. ``cpus_per_node``: this machine's, shared evenly, if left out.
     ``gpus_per_node``: as declared; where the machine has enough, each node sees its own. ``dashboard_port``: a free one
@@ -189,11 +190,20 @@ class LocalCluster:
         self._folder.remove()
 
     def _start(self, record: Record) -> None:
-        end_s = time.monotonic() + _SECONDS_TO_START
         self._start_node(record, 0)
         with ThreadPoolExecutor() as pool:
-            for _ in pool.map(lambda number: self._start_node(record, number), range(1, record.num_nodes)):
-                pass
+            starts = [pool.submit(self._start_node, record, number) for number in range(1, record.num_nodes)]
+            try:
+                for start in starts:
+                    start.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                end_processes(record.mark, grace_s=0)  # or the pool would wait for the other nodes
+                raise
+        self._wait_until_alive(record)
+
+    def _wait_until_alive(self, record: Record) -> None:
+        end_s = time.monotonic() + _SECONDS_TO_START
         while True:
             try:
                 num_alive = sum(node.is_alive for node in self.dashboard.nodes())
@@ -203,26 +213,32 @@ class LocalCluster:
                 return
             if time.monotonic() > end_s:
                 raise ClusterError(
-                    f"only {num_alive} of the {record.num_nodes} nodes of cluster {self.name} were alive after "
-                    f"{_SECONDS_TO_START:g} s"
+                    f"only {num_alive} of the {record.num_nodes} nodes of cluster {self.name} were alive "
+                    f"{_SECONDS_TO_START:g} s after they had started"
                 )
             time.sleep(_PAUSE_S)
 
     def _start_node(self, record: Record, number: int) -> None:
-        done = subprocess.run(
-            self._command(record, number),
-            env=self._environment(record, number),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,  # Ctrl-C is this process's to deal with
-            check=False,
-        )
-        if done.returncode:
-            said = [line.strip() for line in done.stdout.splitlines() if line.strip()]
-            raise ClusterError(f"node {number} of cluster {self.name} did not start: {' … '.join(said[-2:])}")
+        output = Path(record.temporary_folder, f"{number}.log")  # a pipe could stay open in the node's processes
+        with output.open("wb") as file:
+            try:
+                code = subprocess.run(
+                    self._command(record, number),
+                    env=self._environment(record, number),
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,  # Ctrl-C is this process's to deal with
+                    check=False,
+                    timeout=_SECONDS_TO_START,
+                ).returncode
+            except subprocess.TimeoutExpired:
+                code = None
+        if code == 0:
+            return
+        how = "did not start" if code else f"did not start within {_SECONDS_TO_START:g} s (`ray start` did not return)"
+        lines = [line.strip() for line in output.read_text(errors="replace").splitlines() if line.strip()]
+        raise ClusterError(f"node {number} of cluster {self.name} {how}: {' … '.join(lines[-2:]) or 'no output'}")
 
     def _command(self, record: Record, number: int) -> list[str]:
         agent_port, client_port = free_ports(2)
@@ -260,12 +276,17 @@ class LocalCluster:
             "PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)]),
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
             "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_enable_metrics_collection": "0",  # it would tell them on all addresses to whoever asks, token or not
+            # Ray would show its counters to whoever asks, on all addresses: to no port at all belongs -1.
+            "RAY_enable_metrics_collection": "0",
+            "DASHBOARD_METRIC_PORT": "-1",
+            "AUTOSCALER_METRIC_PORT": "-1",
             # A killed node is known to be dead after 3 s instead of 15; one that is only slow has its 10 s each time.
             "RAY_health_check_initial_delay_ms": "1000",
             "RAY_health_check_period_ms": "1000",
             "RAY_health_check_failure_threshold": "3",
         }
+        if len(os.fsencode(tempfile.gettempdir())) > _LONGEST_TMPDIR:
+            own["TMPDIR"] = record.temporary_folder
         gpus = _visible_gpus()[number * self._gpus : (number + 1) * self._gpus]
         if self._gpus and len(gpus) == self._gpus:
             own["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)

@@ -11,9 +11,12 @@ from pathlib import Path
 
 import psutil
 
+from cluster.errors import ClusterError
+
 MARK = "FMNIST_CLUSTER"
 
 _PAUSE_S = 0.05
+_SECONDS_TO_DIE = 60.0
 
 
 def find_processes(mark: str) -> list[psutil.Process]:
@@ -25,11 +28,17 @@ def end_processes(mark: str, *, grace_s: float) -> None:
     """Ends this user's processes whose mark begins with ``mark``: with SIGTERM, after ``grace_s`` seconds with SIGKILL.
 
     Returns when none is left, those that they started meanwhile included.
+
+    Raises:
+        ClusterError: a process lives on ``_SECONDS_TO_DIE`` after its SIGKILL, as in a hung file system.
     """
     end_s = time.monotonic() + grace_s
     asked: set[psutil.Process] = set()
     while processes := find_processes(mark):
         is_late = time.monotonic() >= end_s
+        if time.monotonic() > end_s + _SECONDS_TO_DIE:
+            names = ", ".join(f"{process.pid} ({_name_of(process)})" for process in processes)
+            raise ClusterError(f"these processes did not end within {_SECONDS_TO_DIE:g} s of their SIGKILL: {names}")
         for process in processes:
             if is_late or process not in asked:
                 asked.add(process)
@@ -53,6 +62,13 @@ def _own_processes() -> Iterator[psutil.Process]:
         with contextlib.suppress(psutil.Error):
             if process.uids().real == user and process.status() != psutil.STATUS_ZOMBIE:
                 yield process
+
+
+def _name_of(process: psutil.Process) -> str:
+    try:
+        return process.name()
+    except psutil.Error:
+        return "?"
 
 
 def _mark_of(process: psutil.Process) -> str:
