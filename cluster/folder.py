@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.errors import ClusterError
+from cluster.temporary import open_own
 
 CLUSTERS_DIR_VARIABLE = "FMNIST_CLUSTERS_DIR"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,49}")
@@ -66,8 +67,13 @@ class ClusterFolder:
         return self.path / "cluster.json"
 
     def create(self, record: Record, *, token: str) -> None:
-        """Writes everything down, for this user's eyes only."""
+        """Writes everything down, for this user's eyes only.
+
+        Raises:
+            ClusterError: the folder is there and others can write in it.
+        """
         self.path.mkdir(mode=0o700, exist_ok=True)
+        self._check_owner()
         for path, text in ((self.token, token), (self._record, json.dumps(dataclasses.asdict(record)))):
             aside = path.with_name(f".{path.name}")
             with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
@@ -78,8 +84,10 @@ class ClusterFolder:
         """What is written down; ``None`` if there is no such cluster.
 
         Raises:
-            ClusterError: the file is damaged.
+            ClusterError: the file is damaged, or may be another user's.
         """
+        if os.path.isdir(self.path):  # a folder above may be closed
+            self._check_owner()
         try:
             return Record(**json.loads(self._record.read_text(encoding="utf-8")))
         except FileNotFoundError:
@@ -99,6 +107,16 @@ class ClusterFolder:
         except (OSError, UnicodeDecodeError) as error:
             raise ClusterError(f"the token of cluster {self.name} cannot be read: {error}") from error
 
+    @property
+    def is_own(self) -> bool:
+        """Whether this user alone can write in it: it names processes to end and a folder to remove."""
+        status = self.path.lstat()
+        return status.st_uid == os.getuid() and not status.st_mode & 0o022
+
+    def _check_owner(self) -> None:
+        if not self.is_own:
+            raise ClusterError(f"others can write in {self.path}; ${CLUSTERS_DIR_VARIABLE} names another place")
+
     def remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
 
@@ -112,13 +130,15 @@ class ClusterFolder:
         with contextlib.ExitStack() as stack:
             try:
                 self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                lock = stack.enter_context((self.path.parent / f".{self.name}.lock").open("w"))
+                path = self.path.parent / f".{self.name}.lock"
+                lock = stack.enter_context(os.fdopen(open_own(path, os.O_RDWR | os.O_CREAT), "r+"))
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise ClusterError(f"cluster {self.name} is being started or ended by another process") from error
             except OSError as error:
+                where = error.filename or self.path.parent
                 raise ClusterError(
-                    f"{self.path.parent} is not writable ({error.strerror}); ${CLUSTERS_DIR_VARIABLE} names another"
+                    f"{where} cannot be used ({error.strerror}); ${CLUSTERS_DIR_VARIABLE} names another place"
                 ) from error
             yield
 
@@ -144,6 +164,6 @@ def cluster_folder(name: str, *, directory: Path) -> ClusterFolder:
 
 
 def list_clusters(directory: Path) -> list[ClusterFolder]:
-    """Those that are noted down, by name."""
+    """Those of this user that are noted down, by name."""
     folders = [ClusterFolder(path) for path in sorted(directory.glob("*")) if _NAME.fullmatch(path.name)]
-    return [folder for folder in folders if folder.read() is not None]
+    return [folder for folder in folders if folder.is_own and folder.read() is not None]
