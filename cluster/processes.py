@@ -47,13 +47,13 @@ def end_processes(mark: str, *, grace_s: float) -> None:
         psutil.wait_procs(processes, timeout=_PAUSE_S)
 
 
-def has_files_open(folder: Path) -> bool:
-    """Whether a living process of this user has a file below ``folder`` open."""
+def find_open_files(folder: Path) -> set[Path]:
+    """The files below ``folder`` that this user's living processes have open."""
+    found: set[Path] = set()
     for process in _own_processes():
         with contextlib.suppress(psutil.Error, OSError):
-            if any(Path(file.path).is_relative_to(folder) for file in process.open_files()):
-                return True
-    return False
+            found |= {Path(file.path) for file in process.open_files()}
+    return {path for path in found if path.is_relative_to(folder)}
 
 
 def _own_processes() -> Iterator[psutil.Process]:

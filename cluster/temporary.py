@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from cluster.processes import has_files_open
+from cluster.processes import find_open_files
 
 _ROOT = Path("/tmp")  # not $TMPDIR: the paths of sockets in a folder may have some 100 bytes
 _MARK_FILE = "in-use"
@@ -77,7 +77,7 @@ def _remove_if_left(folder: Path) -> None:
     with contextlib.suppress(OSError), _open_mark(folder) as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # A killed Ray's last processes live on for a while, and would make the folder again to write their logs.
-        if file.read() == _SESSION and not has_files_open(folder):
+        if file.read() == _SESSION and find_open_files(folder) <= {folder / _MARK_FILE}:
             shutil.rmtree(folder, ignore_errors=True)
 
 

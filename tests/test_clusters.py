@@ -11,6 +11,7 @@ import signal
 import socket
 import stat
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -22,6 +23,7 @@ from typing import Any
 import psutil
 import pytest
 from live_cluster import (
+    SMALL,
     Result,
     Running,
     Trace,
@@ -33,11 +35,13 @@ from live_cluster import (
     record_of,
     trace,
     wait_until,
+    write_config,
 )
 
-from cluster import heap
+from cluster import heap, local
 from cluster.dashboard import Dashboard
 from cluster.errors import ClusterError
+from cluster.folder import list_clusters
 from cluster.jobs import Jobs, Submission
 from cluster.local import LocalCluster
 from cluster.ports import free_ports
@@ -52,6 +56,8 @@ def hold():
 ray.get(hold.remote())
 """
 ENTER = "import sys, ray; ray.init(address=sys.argv[1]); print('INSIDE', ray.cluster_resources())"
+JOIN = "import sys; from ray.scripts.scripts import main; sys.argv[1:] = ['start', *sys.argv[1:]]; main()"
+LONG_NAME = "a-temporary-folder-whose-path-is-too-long-for-the-sockets-that-ray-would-make-in-it" + "-" * 20
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -62,25 +68,31 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class Pair:
-    """A cluster of two nodes with one CPU each; ``up``: how its start ended, ``intruder``: one without the token."""
+    """A cluster of two nodes with one CPU each; ``up``: how its start ended, ``intruders``: have no token."""
 
     name: str
     dashboard: str
     up: Result
-    intruder: Running
+    intruders: tuple[Running, ...]
 
 
 @pytest.fixture(scope="module")
 def pair(folder: Path) -> Iterator[Pair]:
     port, name, start_s = free_ports(1)[0], "pair", time.monotonic()
     options = ["--nodes", "2", "--cpus-per-node", "1", "--name", name, "--dashboard-port", str(port)]
-    up = fmnist("cluster", "up", *options)
+    (folder / LONG_NAME).mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(folder / LONG_NAME))
+        patch.setattr(tempfile, "tempdir", None)  # which keeps an earlier $TMPDIR
+        up = fmnist("cluster", "up", *options)
     assert up.code == 0, up.err
     note(up_of_two_nodes_s=time.monotonic() - start_s)
     (folder / "home").mkdir()
-    intruder = Running("-c", ENTER, record_of(name).address, HOME=str(folder / "home"))
+    address, home = record_of(name).address, {"HOME": str(folder / "home")}
+    joins = [f"--address={address}", "--node-ip-address=127.0.0.9", "--disable-usage-stats"]
+    intruders = (Running("-c", ENTER, address, **home), Running("-c", JOIN, *joins, **home))
     before = trace(name)
-    yield Pair(name, f"http://127.0.0.1:{port}", up, intruder)
+    yield Pair(name, f"http://127.0.0.1:{port}", up, intruders)
     start_s = time.monotonic()
     down = fmnist("cluster", "down", "--name", name)
     note(down_s=time.monotonic() - start_s)
@@ -203,16 +215,16 @@ def test_no_port_of_the_cluster_takes_a_job_or_tells_of_nodes_without_the_token(
         for address in ("127.0.0.1", "127.0.0.2", "127.0.0.3"):
             for path in ("/api/jobs/", "/api/job_agent/jobs/"):
                 assert ask(f"http://{address}:{port}{path}", "POST") in (None, 401, 405)
-            for path in ("/logs/", "/api/v0/nodes"):
-                url = f"http://{address}:{port}{path}"
-                assert ask(url, "GET") in (None, 401, 405) or shows_counters_alone(url)
+            for path in ("/logs/", "/api/v0/nodes", "/metrics"):
+                assert ask(f"http://{address}:{port}{path}", "GET") in (None, 401, 405)
     assert status(pair.name)["running_jobs"] == []
 
 
-def shows_counters_alone(url: str) -> bool:
-    """Ray shows its counters to everybody, where Prometheus' client answers any path with them."""
-    with urllib.request.urlopen(url, timeout=5) as answer:
-        return all(line.startswith((b"#", b"ray_", b"python_", b"process_", b"autoscaler_")) for line in answer)
+def test_nothing_but_what_asks_for_the_token_listens_beyond_loopback(pair: Pair) -> None:
+    """Ray's counters for Prometheus ask nobody: their servers, which take two fixed ports, must not be there."""
+    found = trace(pair.name).listening
+    assert {port for _, port in found} & {44217, 44227} == set()
+    assert all(ask(f"http://127.0.0.1:{port}/metrics", "GET") != 200 for _, port in found)
 
 
 def ask(url: str, method: str, *, token: str | None = None) -> int | None:
@@ -234,8 +246,10 @@ def ask(url: str, method: str, *, token: str | None = None) -> int | None:
     [
         ({}, ["asks for a token", "--cluster NAME", "$RAY_AUTH_TOKEN", "$RAY_AUTH_TOKEN_PATH"]),
         ({"RAY_AUTH_TOKEN": "0" * 64}, ["refuses this token"]),
-        ({"RAY_AUTH_TOKEN_PATH": "nowhere"}, ["asks for a token"]),
+        ({"RAY_AUTH_TOKEN": " \t"}, ["$RAY_AUTH_TOKEN", "blanks", "$RAY_AUTH_TOKEN_PATH"]),
+        ({"RAY_AUTH_TOKEN_PATH": "nowhere"}, ["nowhere", "No such file", "$RAY_AUTH_TOKEN_PATH"]),
         ({"RAY_AUTH_TOKEN_PATH": "clusters"}, ["clusters", "cannot be read"]),
+        ({"RAY_AUTH_TOKEN_PATH": "/dev/null"}, ["/dev/null", "no token"]),
     ],
     ids=str,
 )
@@ -249,6 +263,37 @@ def test_an_address_without_its_token_gets_a_message(
     result = fmnist(*command, "--address", pair.dashboard)
     assert (result.code, result.out) == (2, "")
     assert [word for word in words if word not in result.err] == []
+
+
+BROKEN = [
+    ({"RAY_AUTH_MODE": "on"}, ["$RAY_AUTH_MODE", "'on'", "token, disabled"]),
+    ({"RAY_AUTH_MODE": "token"}, ["$RAY_AUTH_MODE", "no token", "$RAY_AUTH_TOKEN_PATH"]),
+    ({"RAY_AUTH_TOKEN": " "}, ["$RAY_AUTH_TOKEN", "blanks"]),
+    ({"RAY_AUTH_TOKEN_PATH": "nowhere", "RAY_AUTH_MODE": "token"}, ["nowhere", "No such file"]),
+]
+
+
+@pytest.mark.parametrize(("environment", "words"), BROKEN, ids=str)
+def test_a_search_on_a_cluster_is_told_of_token_variables_that_lead_nowhere(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], words: list[str]
+) -> None:
+    monkeypatch.setenv("HOME", "/nowhere")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    result = fmnist("search", "run", write_config(SMALL), "--address", "127.0.0.1:1")
+    assert (result.code, result.out) == (2, "")
+    assert result.err.count("\n") == 1
+    assert [word for word in words if word not in result.err] == []
+
+
+def test_a_cluster_that_is_named_has_its_own_token_whatever_the_variables_say(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for environment, _ in BROKEN:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+    assert fmnist("jobs", "--cluster", pair.name, "--json").json() == []
+    assert status(pair.name)["running_jobs"] == []
 
 
 @pytest.mark.parametrize("variable", ["RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"])
@@ -395,6 +440,38 @@ GOOD_RECORD = {
 }
 
 
+@pytest.mark.parametrize("what", ["open to others", "a link", "a pipe for a lock", "a link for a lock"])
+def test_what_others_may_have_put_where_clusters_are_noted_down_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: str
+) -> None:
+    monkeypatch.setenv("FMNIST_CLUSTERS_DIR", str(tmp_path / "shared"))
+    folder, lock = tmp_path / "shared" / "trap", tmp_path / "shared" / ".trap.lock"
+    folder.parent.mkdir()
+    if what.endswith("lock"):
+        os.mkfifo(lock) if "pipe" in what else lock.symlink_to(tmp_path / "made")
+    else:
+        place = folder if what.startswith("open") else tmp_path / "elsewhere"
+        place.mkdir()
+        (place / "cluster.json").write_text(json.dumps(GOOD_RECORD))
+        place.chmod(0o777)
+        if place != folder:
+            folder.symlink_to(place)
+    result = fmnist("cluster", "up", "--name", "trap")
+    assert (result.code, result.out) == (2, "")
+    assert str(tmp_path / "shared") in result.err
+    assert "FMNIST_CLUSTERS_DIR" in result.err
+    assert not (tmp_path / "made").exists()
+    assert list_clusters(tmp_path / "shared") == []
+
+
+def test_a_node_that_does_not_start_in_time_is_named_and_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "_SECONDS_TO_START", 0.5)
+    with nothing_made():
+        result = fmnist("cluster", "up", "--name", "slow")
+    assert (result.code, result.out) == (2, "")
+    assert "node 0 of cluster slow did not start within 0.5 s (`ray start` did not return)" in result.err
+
+
 @pytest.mark.parametrize("command", [["up"], ["status"], ["down"], ["kill-node", "0"]], ids=str)
 @pytest.mark.parametrize(
     "text",
@@ -429,13 +506,15 @@ def test_a_cluster_of_which_only_the_record_is_left_can_be_taken_down(
     """As after the machine was started anew; the token may be gone as well."""
     monkeypatch.setenv("FMNIST_CLUSTERS_DIR", str(tmp_path))
     (tmp_path / "past").mkdir()
-    (tmp_path / "past" / "cluster.json").write_text(json.dumps(GOOD_RECORD))
+    others = tempfile.mkdtemp(prefix="fmnist-cluster-", dir="/tmp")  # the same name, and not this program's
+    (tmp_path / "past" / "cluster.json").write_text(json.dumps(GOOD_RECORD | {"temporary_folder": others}))
     told = fmnist("cluster", "status", "--name", "past")
     assert told.code in (2, 3)
     assert "past" in told.err
     result = fmnist("cluster", "down", "--name", "past")
     assert (result.code, result.out) == (0, "cluster past is down\n")
     assert not (tmp_path / "past").exists()
+    Path(others).rmdir()  # it is still there
 
 
 @pytest.mark.parametrize("command", [["up"], ["status"], ["down"], ["kill-node", "0"]], ids=str)
@@ -532,11 +611,15 @@ def test_a_start_that_is_killed_is_told_of_and_taken_down() -> None:
     assert_gone(before)
 
 
-def test_a_process_without_the_token_does_not_get_into_the_cluster(pair: Pair) -> None:
+@pytest.mark.parametrize("number", [0, 1], ids=["driver", "node"])
+def test_a_process_without_the_token_does_not_get_into_the_cluster(pair: Pair, number: int) -> None:
     """It was let to try while the other tests ran, as Ray takes its time to say no."""
-    assert pair.intruder.process.wait(120) != 0
-    assert "INSIDE" not in pair.intruder.output
-    assert "token" in pair.intruder.output.lower()
+    intruder = pair.intruders[number]
+    assert intruder.process.wait(120) != 0
+    assert "INSIDE" not in intruder.output
+    assert "Ray runtime started" not in intruder.output
+    assert "token" in intruder.output.lower()
+    assert len(status(pair.name)["nodes"]) == 2
 
 
 def test_only_one_process_at_a_time_starts_or_ends_a_cluster(pair: Pair) -> None:

@@ -578,10 +578,10 @@ class Node:
 def start_node(mark: str, *, ip: str, num_cpus: int, head: Node | None = None) -> Iterator[Node]:
     """``ray start``, on loopback, with a temporary folder of its own as on a machine of its own."""
     with tempfile.TemporaryDirectory(prefix="fmnist-test-", dir="/tmp", ignore_cleanup_errors=True) as ray_folder:
-        node = Node(f"{mark}:{ip}", Path(ray_folder))
+        node = Node(f"{mark}:{ip}", Path(ray_folder, "ray"))  # Ray opens its own folder to all users
         join = ["--head", "--port=0", "--include-dashboard=false"] if head is None else [f"--address={head.address}"]
         ray = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--disable-usage-stats", *join]
-        here = [f"--node-ip-address={ip}", f"--temp-dir={ray_folder}", "--dashboard-agent-listen-port=0"]
+        here = [f"--node-ip-address={ip}", f"--temp-dir={node.ray_folder}", "--dashboard-agent-listen-port=0"]
         with (Path(ray_folder) / "output").open("wb") as output:
             process = subprocess.Popen(
                 [*ray, *here, f"--num-cpus={num_cpus}", "--num-gpus=0"],

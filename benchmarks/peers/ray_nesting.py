@@ -15,6 +15,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import ray.train
@@ -25,6 +26,7 @@ from ray.tune.schedulers import ASHAScheduler
 
 from benchmarks.peers.job import Job
 from cluster.ports import free_ports
+from cluster.token import own_token
 
 _ADDRESS = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"  # loopback; Linux's Ray replaces 127.0.0.1
 _DRIVER = {"node:__internal_head__": 0.001}  # a resource that each head node has
@@ -97,9 +99,12 @@ def documented_ray(*, num_cpus: int) -> Iterator[None]:
     ours = {"RAY_GCS_SERVER_PORT": port, "RAY_ADDRESS": f"{_ADDRESS}:{port}", "RAY_USAGE_STATS_ENABLED": "0"}
     before = {name: os.environ.get(name) for name in ours}
     os.environ |= ours
-    with tempfile.TemporaryDirectory(prefix="bench-ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-ray-", dir="/tmp", ignore_cleanup_errors=True) as folder,
+        own_token(Path(folder, "token")),
+    ):
         try:
-            ray.init("local", num_cpus=num_cpus, num_gpus=0, _node_ip_address=_ADDRESS, _temp_dir=folder)
+            ray.init("local", num_cpus=num_cpus, num_gpus=0, _node_ip_address=_ADDRESS, _temp_dir=f"{folder}/ray")
             yield
         finally:
             ray.shutdown()
