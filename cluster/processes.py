@@ -47,13 +47,13 @@ def end_processes(mark: str, *, grace_s: float) -> None:
         psutil.wait_procs(processes, timeout=_PAUSE_S)
 
 
-def find_open_files(folder: Path) -> set[Path]:
-    """The files below ``folder`` that this user's living processes have open."""
-    found: set[Path] = set()
+def find_open_files(folder: Path) -> set[str]:
+    """The files that this user's living processes have open in ``folder``, as paths from there."""
+    top, found = f"{os.path.realpath(folder)}/", set()
     for process in _own_processes():
         with contextlib.suppress(psutil.Error, OSError):
-            found |= {Path(file.path) for file in process.open_files()}
-    return {path for path in found if path.is_relative_to(folder)}
+            found |= {file.path.removeprefix(top) for file in process.open_files() if file.path.startswith(top)}
+    return found
 
 
 def _own_processes() -> Iterator[psutil.Process]:

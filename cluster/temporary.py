@@ -77,7 +77,7 @@ def _remove_if_left(folder: Path) -> None:
     with contextlib.suppress(OSError), _open_mark(folder) as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # A killed Ray's last processes live on for a while, and would make the folder again to write their logs.
-        if file.read() == _SESSION and find_open_files(folder) <= {folder / _MARK_FILE}:
+        if file.read() == _SESSION and find_open_files(folder) <= {_MARK_FILE}:
             shutil.rmtree(folder, ignore_errors=True)
 
 

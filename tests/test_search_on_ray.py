@@ -7,6 +7,9 @@ import functools
 import logging
 import os
 import signal
+import stat
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,7 +40,7 @@ from scripted_training import (
     ScriptedTraining,
 )
 
-from cluster import heap, session
+from cluster import heap, session, token
 from cluster.session import BackgroundRay, local_ray
 from fmnist_models.data import TrainingData
 from fmnist_models.networks import build_network
@@ -57,13 +60,55 @@ from search.study.search_study import SearchStudy
 CPUS = 2
 
 
+JOIN = "import sys; from ray.scripts.scripts import main; sys.argv[1:] = ['start', *sys.argv[1:]]; main()"
+ENTER = """
+import sys, ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
+ray.init(address=sys.argv[1])
+print("INSIDE")
+task = ray.remote(num_cpus=0, scheduling_strategy=On(sys.argv[2], soft=False))(lambda: open(sys.argv[3], "w"))
+ray.get(task.remote())
+"""
+
+
 @pytest.fixture(scope="module")
 def local_cluster() -> Iterator[None]:
+    """Without a home folder, and with variables from an earlier cluster, which are no concern of a local Ray."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where Ray's processes find scripted_training
         patch.setenv("OMP_NUM_THREADS", "2")  # which a trial that holds one CPU must not heed
+        patch.setenv("HOME", "/proc")
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        patch.setenv("RAY_AUTH_TOKEN", " ")
+        patch.setenv("RAY_AUTH_TOKEN_PATH", "/nowhere/token")
         with local_ray(num_cpus=CPUS, num_gpus=0):
             yield
+
+
+@pytest.fixture(scope="module")
+def intruders(local_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Processes without the token: one would run a task on the node, the other would be a node."""
+    folder, context = tmp_path_factory.mktemp("intruders"), ray.get_runtime_context()
+    proof, address = folder / "proof", context.gcs_address
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    commands = [
+        [sys.executable, "-c", ENTER, address, context.get_node_id(), str(proof)],
+        [sys.executable, "-c", JOIN, f"--address={address}", "--disable-usage-stats", f"--temp-dir={folder / 'ray'}"],
+    ]
+    started = []
+    for number, command in enumerate(commands):
+        with (folder / str(number)).open("wb") as output:
+            started.append(
+                subprocess.Popen(command, env=environment, cwd=folder, stdout=output, stderr=subprocess.STDOUT)
+            )
+    yield started
+    assert [process.wait(120) != 0 for process in started] == [True, True]
+    said = [(folder / str(number)).read_text() for number in range(2)]
+    assert not proof.exists()
+    assert "INSIDE" not in said[0]
+    assert "Ray runtime started" not in said[1]
+    assert all("token" in text.lower() for text in said), said
+    assert len(ray.nodes()) == 1
 
 
 def prepare(data: TrainingData, **settings: Any) -> Prepared:
@@ -198,7 +243,38 @@ def test_nothing_of_ray_stays_in_the_experiment(scripted: ScriptedSearch) -> Non
 
 
 def test_a_local_ray_lives_on_loopback(local_cluster: None) -> None:
-    assert all(node["NodeManagerAddress"].startswith("127.") for node in ray.nodes())
+    assert [node["NodeManagerAddress"] for node in ray.nodes()] == ["127.0.0.1"]
+
+
+def test_nothing_of_a_local_ray_listens_beyond_loopback(local_cluster: None) -> None:
+    ray.get(ray.remote(lambda: True).remote())  # whose process listens, too
+    addresses = [
+        connection.laddr.ip.removeprefix("::ffff:")
+        for process in (psutil.Process(), *psutil.Process().children(recursive=True))
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert len(addresses) >= 5  # of the driver, GCS, the raylet, its agent, a worker
+    assert set(addresses) == {"127.0.0.1"}
+
+
+def test_the_files_and_the_token_of_a_local_ray_are_this_users_alone(local_cluster: None) -> None:
+    folder = Path(ray_worker.global_worker.node.get_temp_dir_path()).parent
+    assert folder.parent == Path("/tmp")
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE((folder / "token").stat().st_mode) == 0o600
+    found = ray.get(ray.remote(lambda: {name: os.environ.get(name) for name in token.VARIABLES}).remote())
+    assert found == {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": None, "RAY_AUTH_TOKEN_PATH": str(folder / "token")}
+
+
+def test_the_paths_of_a_local_rays_sockets_leave_room(local_cluster: None) -> None:
+    node = ray_worker.global_worker.node
+    assert max(len(path) for path in (node.plasma_store_socket_name, node.raylet_socket_name)) <= 100
+
+
+def test_a_local_ray_refuses_a_task_and_a_node_without_its_token(intruders: list[subprocess.Popen[bytes]]) -> None:
+    """They are let to try while the other tests run, as Ray takes its time to say no; then it is looked at."""
+    assert len(intruders) == 2
 
 
 def test_a_local_ray_has_the_processes_that_a_search_needs_and_no_more(local_cluster: None) -> None:
