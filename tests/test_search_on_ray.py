@@ -60,15 +60,29 @@ from search.study.search_study import SearchStudy
 CPUS = 2
 
 
-JOIN = "import sys; from ray.scripts.scripts import main; sys.argv[1:] = ['start', *sys.argv[1:]]; main()"
-ENTER = """
+LOCALLY = """
 import sys, ray
+from ray._private import services
+services.resolve_ip_for_localhost = lambda host: host  # or it would only try the outer address, and wait there
+"""
+JOIN = (
+    LOCALLY
+    + """
+from ray.scripts.scripts import main
+sys.argv[1:] = ["start", *sys.argv[1:]]
+main()
+"""
+)
+ENTER = (
+    LOCALLY
+    + """
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
 ray.init(address=sys.argv[1])
 print("INSIDE")
 task = ray.remote(num_cpus=0, scheduling_strategy=On(sys.argv[2], soft=False))(lambda: open(sys.argv[3], "w"))
 ray.get(task.remote())
 """
+)
 
 
 @pytest.fixture(scope="module")
@@ -91,18 +105,21 @@ def intruders(local_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> 
     folder, context = tmp_path_factory.mktemp("intruders"), ray.get_runtime_context()
     proof, address = folder / "proof", context.gcs_address
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
-    commands = [
-        [sys.executable, "-c", ENTER, address, context.get_node_id(), str(proof)],
-        [sys.executable, "-c", JOIN, f"--address={address}", "--disable-usage-stats", f"--temp-dir={folder / 'ray'}"],
-    ]
+    options = [f"--address={address}", "--disable-usage-stats", f"--temp-dir={folder / 'ray'}"]
     started = []
-    for number, command in enumerate(commands):
+    for number, arguments in enumerate([[ENTER, address, context.get_node_id(), str(proof)], [JOIN, *options]]):
         with (folder / str(number)).open("wb") as output:
+            command = [sys.executable, "-c", *arguments]
             started.append(
                 subprocess.Popen(command, env=environment, cwd=folder, stdout=output, stderr=subprocess.STDOUT)
             )
-    yield started
-    assert [process.wait(120) != 0 for process in started] == [True, True]
+    try:
+        yield started
+        assert [process.wait(120) != 0 for process in started] == [True, True]
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
     said = [(folder / str(number)).read_text() for number in range(2)]
     assert not proof.exists()
     assert "INSIDE" not in said[0]
