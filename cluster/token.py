@@ -90,7 +90,11 @@ def _read(path: str) -> str:
 
 @contextlib.contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """``variables``, and no others about tokens, are in the environment within the block."""
+    """``variables``, and no others about tokens, are in the environment within the block.
+
+    Afterwards Ray itself keeps the token until the next block: its threads that are still ending would abort the
+    process if there were none.
+    """
     before = {name: os.environ.pop(name) for name in VARIABLES if name in os.environ}
     os.environ.update(variables)
     try:
@@ -100,9 +104,6 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
         for name in VARIABLES:
             os.environ.pop(name, None)
         os.environ.update(before)
-        with contextlib.suppress(ClusterError):  # without a token, a thread of Ray's that still runs would abort here
-            _check_variables()
-            _reload()
 
 
 def _reload() -> None:
@@ -110,5 +111,5 @@ def _reload() -> None:
     from ray import _raylet
 
     raylet: Any = _raylet  # which has no annotations
-    raylet.Config.initialize("")  # first: a thread that still runs must not look for a token that is not there
+    raylet.Config.initialize("")
     raylet.AuthenticationTokenLoader.instance().reset_cache()

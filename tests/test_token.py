@@ -67,18 +67,16 @@ def test_a_local_ray_has_a_token_of_its_own_whatever_the_environment_says(
     assert not (tmp_path / "home").exists()
 
 
-def test_afterwards_ray_has_the_token_of_the_environment_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    set_variables(monkeypatch, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64})
-    with given_token():
-        assert token_of_ray() == "a" * 64
-        with own_token(tmp_path / "token"):
-            assert token_of_ray() != "a" * 64
-        assert token_of_ray() == "a" * 64
-    monkeypatch.undo()
-    for name in VARIABLES:
-        monkeypatch.delenv(name, raising=False)
+def test_after_a_local_ray_a_cluster_is_reached_with_the_token_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with own_token(tmp_path / "token"):
+        own = token_of_ray()
     with given_token():
         assert token_of_ray() is None
+    set_variables(monkeypatch, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64})
+    with given_token():
+        assert token_of_ray() == "a" * 64 != own
 
 
 def test_a_token_file_may_lie_in_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
