@@ -51,12 +51,12 @@ def build_optimizer(recipe: Recipe, parameters: Iterable[nn.Parameter]) -> Optim
 
 
 def build_schedule(recipe: Recipe, optimizer: Optimizer, *, num_steps: int) -> LRScheduler:
-    """The recipe's schedule over ``num_steps`` optimiser steps; advanced after each step."""
+    """The recipe's schedule over ``num_steps`` optimiser steps; advanced after each step. The last step of ``one-cycle``
+    has the cycle's last rate, ``lr`` / 250,000; the last step of ``cosine`` is the one before the rate would be 0."""
     if recipe.schedule == "cosine":
         return CosineAnnealingLR(optimizer, T_max=num_steps)
     if recipe.schedule == "one-cycle":
-        # One step more than there are: torch's own first step sets the initial rate and counts as one.
-        return OneCycleLR(optimizer, max_lr=recipe.lr, total_steps=num_steps + 1, cycle_momentum=False)
+        return OneCycleLR(optimizer, max_lr=recipe.lr, total_steps=num_steps, cycle_momentum=False)
     return LambdaLR(optimizer, _constant)
 
 

@@ -437,6 +437,24 @@ def test_a_conv_block_trains_as_its_layers_do(
     assert_trains_as_its_layers_do(ConvBlock(3, 8).to(memory_format=layout), images, signs=signs)
 
 
+@pytest.mark.parametrize("kind", ["grey", "conv"])
+@pytest.mark.parametrize("zero", [0.0, -0.0])
+def test_a_channel_with_a_weight_of_exactly_0_has_the_gradients_of_the_layers(kind: str, zero: float) -> None:
+    torch.manual_seed(1)
+    block = GreyBlock(8) if kind == "grey" else ConvBlock(1, 8)
+    images, wanted = torch.randn(5, 1, 14, 14), torch.randn(5, 8, 7, 7)
+    with torch.no_grad():
+        block.train()[1].weight.uniform_(-1.0, 1.0)[:3] = zero
+        block[1].bias.uniform_(0.1, 0.5)
+    layers = nn.Sequential(*copy.deepcopy(block)).double()
+    (block(images) * wanted).sum().backward()
+    (layers(images.double()) * wanted).sum().backward()
+    for name in ("0.weight", "1.weight", "1.bias"):
+        mine, theirs = block.get_parameter(name).grad, layers.get_parameter(name).grad
+        torch.testing.assert_close(mine.double(), theirs, rtol=1e-4, atol=1e-4, msg=name)
+    assert layers[1].weight.grad[:3].abs().min() > 0.1
+
+
 def assert_trains_as_its_layers_do(block: ConvBlock, images: Tensor, *, signs: tuple[float, float]) -> None:
     norm = block[1]
     assert isinstance(norm, nn.BatchNorm2d)

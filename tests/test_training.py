@@ -209,6 +209,13 @@ def test_constant_stays_cosine_falls_and_one_cycle_rises_then_falls(num_steps: i
     assert max(one_cycle[0] - 0.02, one_cycle[-1]) < 0.01
 
 
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 30])
+def test_the_last_step_of_one_cycle_has_the_cycles_last_rate(num_steps: int) -> None:
+    rates = [step["lr"] for step in steps(Recipe(schedule="one-cycle", lr=0.01), num_steps=num_steps)]
+    assert rates[-1] == pytest.approx(4e-8)
+    assert all(rate > 4e-8 for rate in rates[:-1])
+
+
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "one-cycle"])
 def test_momentum_and_weight_decay_are_as_asked_at_every_step(schedule: str) -> None:
     recipe = Recipe(optimizer="sgd", schedule=schedule, momentum=0.3, weight_decay=0.07)

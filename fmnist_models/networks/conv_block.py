@@ -16,8 +16,9 @@ class ConvBlock(nn.Sequential):
 
     Trained in fp32 on a CPU it is the same function in another order. Differences are those of rounding:
 
-    * Normalisation rises or falls with its input all along, so what is largest (or smallest) before it is so after it:
-      pooling comes first, and only what it leaves is normalised.
+    * Normalisation is monotonic per channel, so what is largest (or smallest) before it is so after it: pooling comes
+      first, and only what it leaves is normalised. A channel with a weight of exactly 0 makes all pixels equal, and the
+      pooling's gradient then goes to the first pixel of each window: such a block trains layer by layer.
     * The convolution's bias, which normalisation takes away again, goes into the running mean alone. Its gradient is 0.
     """
 
@@ -27,7 +28,7 @@ class ConvBlock(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         is_plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-        if self[1].training and is_plain:
+        if self[1].training and is_plain and bool(self[1].weight.all()):
             return self._train(x)
         out: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
         return out
