@@ -51,8 +51,8 @@ def build_optimizer(recipe: Recipe, parameters: Iterable[nn.Parameter]) -> Optim
 
 
 def build_schedule(recipe: Recipe, optimizer: Optimizer, *, num_steps: int) -> LRScheduler:
-    """The recipe's schedule over ``num_steps`` optimiser steps; advanced after each step. The last step of ``one-cycle``
-    has the cycle's last rate, ``lr`` / 250,000; the last step of ``cosine`` is the one before the rate would be 0."""
+    """The recipe's schedule over ``num_steps`` optimiser steps; advanced after each step. The last step of
+    ``one-cycle`` has the cycle's last rate, ``lr`` / 250,000; ``cosine`` reaches 0 after its last step."""
     if recipe.schedule == "cosine":
         return CosineAnnealingLR(optimizer, T_max=num_steps)
     if recipe.schedule == "one-cycle":

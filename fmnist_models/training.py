@@ -105,8 +105,10 @@ class TrainingPlan:
 class Training:
     """A training that can be consumed epoch by epoch, saved between epochs, and continued.
 
-    In a ``torch.distributed`` process group it is data-parallel: each process trains its share of every batch, and
-    all processes yield the same losses and accuracies.
+    In a ``torch.distributed`` process group it is data-parallel: each process trains its share of every batch,
+    gradients are those of the mean over all images of the batch, and all processes yield the same losses and
+    accuracies. An epoch leaves out its last batch if that has fewer than two images for each process, which batch norm
+    needs.
 
     Randomness in an epoch is a function of (seed, epoch, rank) alone, so the epoch's number restores it: a continued
     training ends with the same weights, bit for bit, as one that was never interrupted (on one thread of a CPU).
@@ -229,14 +231,13 @@ class Training:
         train_mode(self._forward)
         totals = torch.zeros(3, dtype=torch.float64, device=self._device)  # loss, correct, images
         for batch in self._batches:
-            # Equal shares, as the mean over processes takes them to be; up to world_size - 1 images of each sit out.
-            share = order[batch][self._rank :: self._world_size][: (batch.stop - batch.start) // self._world_size]
+            share = order[batch][self._rank :: self._world_size]
             inputs, labels = self._train_inputs(share)
             with autocast(self._precision, self._device):
                 scores = self._forward(inputs)
                 loss = functional.cross_entropy(scores, labels, label_smoothing=self._recipe.label_smoothing)
             self._optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            (loss * self._weight(share, batch)).backward()  # type: ignore[no-untyped-call]
             self._optimizer.step()
             if self._average is not None:
                 self._average.update()
@@ -244,6 +245,11 @@ class Training:
             correct = (scores.detach().argmax(1) == labels).sum()
             totals += torch.stack([loss.detach() * len(labels), correct, torch.ones_like(labels).sum()])
         return self._means(totals)
+
+    def _weight(self, share: Tensor, batch: slice) -> float:
+        """Of this process's mean loss: gradients, averaged over processes, become those of the mean over the whole
+        batch, though some processes may have one image more than others. 1 where all have as many."""
+        return len(share) * self._world_size / (batch.stop - batch.start)
 
     def _validate(self) -> tuple[float, float]:
         if self._world_size > 1:

@@ -18,7 +18,7 @@ from torch import distributed as dist
 from torch.nn import functional
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from fmnist_models.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights
+from fmnist_models.checkpoint import load_checkpoint, load_metadata, load_weights, save_checkpoint, save_weights
 from fmnist_models.data import CLASS_NAMES, Normalisation, TrainingData, load_images, split_training
 from fmnist_models.errors import SavedModelError
 from fmnist_models.export import Source, export_model
@@ -145,6 +145,10 @@ TWO_PROCESS_PLANS: dict[str, dict[str, Any]] = {
 }
 
 
+# Without batch norm, whose statistics are of each process alone.
+ODD = {"network": "lenet5", "batch_size": 7, "optimizer": "sgd", "lr": 0.05}
+
+
 def _train_as_one_of_two(rank: int, folder: Path, data: TrainingData) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=2)
@@ -164,25 +168,47 @@ def _train_as_one_of_two(rank: int, folder: Path, data: TrainingData) -> None:
             save_weights(folder / f"{network}-{kind}-{rank}", each.model.state_dict())
             losses = json.dumps([epoch.val_loss for epoch in each.history])
             (folder / f"{network}-{kind}-{rank}.json").write_text(losses)
+    odd = training(data, **ODD)
+    losses = json.dumps([epoch.train_loss for epoch in odd.epochs()])
+    save_weights(folder / f"odd-{rank}", odd.model.state_dict(), metadata={"losses": losses})
     dist.destroy_process_group()
 
 
-def test_two_processes_have_the_same_average(real: TrainingData, tmp_path: Path) -> None:
-    """BatchNorm's averaged statistics too, of which each process has its own; also if they continue."""
-    few = TrainingData(real.train.first(64), real.validation.first(16), real.normalisation)
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_train_as_one_of_two, args=(rank, tmp_path, few)) for rank in (0, 1)]
+@pytest.fixture(scope="module")
+def few(real: TrainingData) -> TrainingData:
+    return TrainingData(real.train.first(64), real.validation.first(16), real.normalisation)
+
+
+@pytest.fixture(scope="module")
+def trained_by_two(few: TrainingData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with what each of two processes has trained."""
+    folder, context = tmp_path_factory.mktemp("two"), multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_train_as_one_of_two, args=(rank, folder, few)) for rank in (0, 1)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0]
+    return folder
+
+
+def test_two_processes_train_on_every_image_of_an_odd_batch(few: TrainingData, trained_by_two: Path) -> None:
+    """Their gradient is the mean over all images of the batch, as that of one process is."""
+    alone = training(few, **ODD)
+    losses = [epoch.train_loss for epoch in alone.epochs()]
+    for path in (trained_by_two / "odd-0", trained_by_two / "odd-1"):
+        assert json.loads(load_metadata(path)["losses"]) == pytest.approx(losses, rel=1e-4)
+        torch.testing.assert_close(load_weights(path), dict(alone.model.state_dict()), rtol=1e-3, atol=1e-4)
+
+
+def test_two_processes_have_the_same_average(few: TrainingData, trained_by_two: Path) -> None:
+    """BatchNorm's averaged statistics too, of which each process has its own; also if they continue."""
     for network in TWO_PROCESS_PLANS:
         names = [f"{network}-{kind}-{rank}" for kind, rank in itertools.product(("straight", "continued"), (0, 1))]
-        first, *others = (load_weights(tmp_path / name) for name in names)
+        first, *others = (load_weights(trained_by_two / name) for name in names)
         for other in others:
             assert all(torch.equal(tensor, other[name]) for name, tensor in first.items())
-        losses, *same = (json.loads((tmp_path / f"{name}.json").read_text()) for name in names)
+        losses, *same = (json.loads((trained_by_two / f"{name}.json").read_text()) for name in names)
         assert same == [losses] * 3
         model = build_network(network, {})
         model.load_state_dict(first)
