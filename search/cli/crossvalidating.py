@@ -154,7 +154,8 @@ def _run(
         print_notes(prepared.notes, console)
         prepared = with_folds(prepared, FoldedImages(images, folds=num_folds, seed=config.seed))
         check_configuration(experiment, prepared)
-        check_room(experiment, config.model_copy(update={"keep_checkpoints": num_folds}), num_slots=slots.count)
+        kept = {"keep_checkpoints": num_folds, "max_trials": num_folds}
+        check_room(experiment, config.model_copy(update=kept), num_slots=slots.count)
         if address is not None:
             experiment.create()
             stack.enter_context(ray_log(experiment.log))

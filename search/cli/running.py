@@ -274,6 +274,7 @@ def print_notes(notes: Iterable[str], console: Console) -> None:
 def describe_run(prepared: Prepared, slots: Slots) -> str:
     config = prepared.config
     num_train, num_validation = prepared.num_images
+    slots = dataclasses.replace(slots, count=min(slots.count, config.max_trials))
     confirm, num_all = config.confirm, f"{num_train + num_validation:,}"
     folds, each = ("", "") if config.folds is None else (f"{config.folds} folds of ", " in each fold")
     then = f"; then the best one on all {num_all} images" if config.folds else ""

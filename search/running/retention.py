@@ -102,8 +102,10 @@ def check_room(experiment: Experiment, config: SearchConfig, *, num_slots: int) 
         ExperimentError: the disk has not.
         ConfigError: ``config.max_disk_gb`` has not.
     """
-    need_bytes = (num_slots * _models_per_live_trial(config) + config.keep_checkpoints) * _model_bytes(config)
-    what = f"{num_slots} trials at a time and the best {config.keep_checkpoints} need up to {need_bytes / _GB:.3g} GB"
+    num_live, num_kept = _count_trials_on_disk(config, num_slots)
+    need_bytes = (num_live * _models_per_live_trial(config) + num_kept) * _model_bytes(config)
+    trials = "1 trial" if num_live == 1 else f"{num_live} trials"
+    what = f"{trials} at a time and the best {num_kept} need up to {need_bytes / _GB:.3g} GB"
     advice = "lower max_concurrent_trials or keep_checkpoints"
     if config.max_disk_gb is not None and need_bytes > config.max_disk_gb * _GB:
         raise ConfigError(f"max_disk_gb: {what}, but got {config.max_disk_gb:g}; raise it, or {advice}")
@@ -114,6 +116,13 @@ def check_room(experiment: Experiment, config: SearchConfig, *, num_slots: int) 
             f"the disk of {experiment.path} has too little room: {what}, but {have_bytes / _GB:.3g} GB are free; "
             f"make room, or {advice}"
         )
+
+
+def _count_trials_on_disk(config: SearchConfig, num_slots: int) -> tuple[int, int]:
+    """How many trials train at the same time, at most, and how many keep their weights."""
+    confirm = config.confirm
+    num_confirming = min(confirm.top, config.max_trials) * confirm.seeds if confirm is not None else 0
+    return min(num_slots, max(config.max_trials, num_confirming)), min(config.keep_checkpoints, config.max_trials)
 
 
 def _models_per_live_trial(config: SearchConfig) -> int:
