@@ -30,6 +30,10 @@ class SavedModelError(UserError, ValueError):
     """The two files of a saved model are damaged or do not belong together."""
 
 
+class DeviceError(UserError):
+    """A process that holds a GPU of the cluster cannot use it."""
+
+
 class ImageError(UserError):
     """A file is not an image that a garment can be read from."""
 

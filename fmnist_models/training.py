@@ -249,7 +249,8 @@ class Training:
     def _weight(self, share: Tensor, batch: slice) -> float:
         """Of this process's mean loss: gradients, averaged over processes, become those of the mean over the whole
         batch, though some processes may have one image more than others. 1 where all have as many."""
-        return len(share) * self._world_size / (batch.stop - batch.start)
+        num_images: int = batch.stop - batch.start
+        return len(share) * self._world_size / num_images
 
     def _validate(self) -> tuple[float, float]:
         if self._world_size > 1:

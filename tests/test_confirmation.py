@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from epochs import make_epoch
 from made_experiment import FAILED, make_experiment
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from fmnist_models.checkpoint import save_weights
 from fmnist_models.data import LabelledImages, Normalisation, TrainingData, join_parts, measure_normalisation
@@ -19,7 +19,7 @@ from fmnist_models.epoch import DIRECTIONS
 from fmnist_models.networks import build_network
 from fmnist_models.seeds import derive_seed
 from search.cli import main
-from search.cli.running import describe_untested
+from search.cli.running import describe_failures, describe_untested
 from search.configuration.config import SearchConfig, parse_config
 from search.errors import ConfigError, ExperimentError
 from search.records.address import STUDY_STORAGE_VARIABLE, read_reference
@@ -486,3 +486,14 @@ def test_removing_an_experiment_removes_the_studies_of_its_parts(tmp_path: Path,
         assert [gone.name for gone in remove_experiments([experiment], directory=tmp_path)] == ["a"]
     with pytest.raises(KeyError):
         open_database(sqlite_address, Access.READ).get_study_id_from_name(reference.study)
+
+
+def test_why_no_trial_is_complete_is_told_once_for_each_reason() -> None:
+    failed = [
+        create_trial(state=TrialState.FAIL, user_attrs={"reason": reason, "message": message})
+        for reason, message in (("infrastructure", "no GPU on a"), ("code", "no"), ("infrastructure", "no GPU on b"))
+    ]
+    assert describe_failures([*failed, create_trial(state=TrialState.RUNNING)]) == [
+        "2 trials failed as infrastructure: no GPU on a",
+        "1 trial failed as code: no",
+    ]

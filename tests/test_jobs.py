@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 from live_cluster import (
     LONG,
     SMALL,
@@ -372,16 +373,20 @@ def test_a_label_that_no_node_has_fails_at_once_and_is_named(team: LocalCluster)
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_quarters_of_a_gpu_pack_four_trials_on_it(folder: Path) -> None:
-    """The GPU is only said to be there, so that the trials train on what there is."""
-    with cluster_up("gpu", nodes=1, cpus_per_node=8, gpus_per_node=1) as cluster:
-        job_id = submit(LONG | {"gpus_per_trial": 0.25, "max_trials": 6}, name="quarters", cluster="gpu")
-        wait_for_trials("quarters", 4)
-        wait_until(lambda: [node.used.get("GPU") for node in cluster.nodes()] == [1.0], timeout_s=30)
-        assert len(trial_processes("gpu")) == 4
-        assert states("quarters") == [TrialState.RUNNING] * 4
-        assert "4 trials at a time with 1 CPU and 0.25 GPU each" in log(job_id, "gpu")
-        stop(job_id, "gpu")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine whose GPUs are only declared")
+def test_a_gpu_that_is_only_declared_ends_a_search_and_is_named(folder: Path) -> None:
+    """Before its trials where the precision is open, else with each of them."""
+    with cluster_up("gpu", nodes=1, cpus_per_node=4, gpus_per_node=1):
+        quarters = SMALL | {"gpus_per_trial": 0.25}
+        waited = fmnist("jobs", "wait", submit(quarters, name="refused", cluster="gpu"), "--cluster", "gpu")
+        assert waited.code == 2
+        assert "holds a GPU, but torch sees no CUDA device there" in waited.err
+        job_id = submit(quarters | {"precision": "fp32"}, name="quarters", cluster="gpu")
+        assert fmnist("jobs", "wait", job_id, "--cluster", "gpu").code == 1
+        assert states("quarters") == [TrialState.FAIL] * SMALL["max_trials"]
+        said = log(job_id, "gpu")
+        assert "3 trials at a time with 1 CPU and 0.25 GPU each" in said
+        assert "3 trials failed as infrastructure: a worker on " in said
 
 
 @pytest.mark.slow

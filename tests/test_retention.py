@@ -86,7 +86,7 @@ def test_a_limit_too_low_for_what_is_kept_at_once_is_refused_before_anything_is_
 
 def test_room_is_kept_for_as_many_trials_as_there_are_and_not_for_every_slot(tmp_path: Path) -> None:
     """Of a ResNet-18, 0.0447 GB: 7 for each trial at work, 1 for each that is kept."""
-    for settings, needed in (
+    for changes, needed in (
         ({"max_trials": 2}, r"2 trials at a time and the best 2 need up to 0\.716 GB"),
         ({"max_trials": 1}, r"1 trial at a time and the best 1 need up to 0\.358 GB"),
         ({"max_trials": 2, "confirm": {"top": 3, "seeds": 2}}, r"4 trials at a time and the best 2 need"),
@@ -95,7 +95,7 @@ def test_room_is_kept_for_as_many_trials_as_there_are_and_not_for_every_slot(tmp
         with pytest.raises(ConfigError, match=needed):
             check_room(
                 Experiment(tmp_path),
-                make_config(space={"model": "resnet18"}, max_disk_gb=0.1, cpus_per_trial=0.01, **settings),
+                make_config(space={"model": "resnet18"}, max_disk_gb=0.1, cpus_per_trial=0.01, **changes),
                 num_slots=200,
             )
 

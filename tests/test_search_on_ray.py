@@ -43,12 +43,18 @@ from scripted_training import (
 from cluster import heap, session, token
 from cluster.session import BackgroundRay, local_ray
 from fmnist_models.data import TrainingData
+from fmnist_models.devices import find_cuda_problem
+from fmnist_models.errors import DeviceError
 from fmnist_models.networks import build_network
 from fmnist_models.prediction import DeviceImages, predict_scores
 from fmnist_models.probe import candidates
 from search.configuration.config import SearchConfig, parse_config
+from search.records.cost import measure_cost
 from search.records.epochs_file import parse_epochs
 from search.records.experiment import Experiment, new_experiment
+from search.records.record import DEVICE
+from search.review.trial_detail import read_details
+from search.review.trial_detail_text import describe_trial
 from search.running import arithmetic, runner
 from search.running.preparation import Prepared
 from search.running.progress import SilentProgress
@@ -57,7 +63,8 @@ from search.running.runner import Outcome, run_trials
 from search.running.slots import Resources, Slot, plan_slots
 from search.study.search_study import SearchStudy
 
-CPUS = 2
+CPUS, DECLARED_GPUS = 2, 2
+NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine whose GPUs are only declared")
 
 
 LOCALLY = """
@@ -95,7 +102,7 @@ def local_cluster() -> Iterator[None]:
         patch.setenv("RAY_AUTH_MODE", "disabled")
         patch.setenv("RAY_AUTH_TOKEN", " ")
         patch.setenv("RAY_AUTH_TOKEN_PATH", "/nowhere/token")
-        with local_ray(num_cpus=CPUS, num_gpus=0):
+        with local_ray(num_cpus=CPUS, num_gpus=DECLARED_GPUS):
             yield
 
 
@@ -136,7 +143,7 @@ def prepare(data: TrainingData, **settings: Any) -> Prepared:
 def run(experiment: Experiment, prepared: Prepared, **options: Any) -> tuple[Outcome, SearchStudy]:
     experiment.create()
     study = SearchStudy.open(experiment, prepared.config)
-    slots = plan_slots(prepared.config, [Resources(CPUS, 0)])
+    slots = plan_slots(prepared.config, [Resources(CPUS, DECLARED_GPUS)])
     return run_trials(experiment, prepared, slots, study=study, progress=SilentProgress(), **options), study
 
 
@@ -173,6 +180,7 @@ def scripted(
     )
     experiment = new_experiment("scripted", directory=folder)
     experiment.create()
+    experiment.config.write_text(prepared.config.to_yaml())
     study = SearchStudy.open(experiment, prepared.config)
     study.enqueue([{"lr": course} for course in COURSES])
     outcome, study = run(experiment, prepared, make_training=functools.partial(ScriptedTraining, diary=diary))
@@ -432,8 +440,48 @@ def test_where_no_node_of_the_trials_answers_it_is_decided_here(local_cluster: N
     config, notes = parse_config({"space": {"model": "customnet"}}, where="test"), list[str]()
     slot = Slot(num_workers=1, cpus=1, gpus=0, accelerator_type="H200")
     assert decide_on_cluster(config, notes, slot=slot, timeout_s=0.5) in candidates(torch.device("cpu"))
-    assert notes[0].startswith("precision: decided on this machine")
+    assert notes[0].startswith("precision: chosen on this machine: no worker responded")
     assert notes[1].startswith("precision: customnet in ")
+
+
+@NO_CUDA
+def test_a_gpu_that_torch_cannot_use_is_told_before_any_trial_of_a_cluster(local_cluster: None) -> None:
+    config, notes = parse_config({"space": {"model": "customnet"}, "gpus_per_trial": 0.5}, where="test"), list[str]()
+    slots = plan_slots(config, [Resources(CPUS, DECLARED_GPUS)])
+    with pytest.raises(DeviceError, match=r"gpus_per_trial: a worker on .* holds a GPU, but torch sees no CUDA device"):
+        decide_on_cluster(config, notes, slot=slots.slot)
+
+
+@NO_CUDA
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_worker_that_holds_a_gpu_which_torch_cannot_use_fails_its_trial_at_once(
+    local_cluster: None, synthetic_data: TrainingData, tmp_path: Path, workers: int
+) -> None:
+    prepared = prepare(
+        synthetic_data, max_trials=1, max_epochs=1, gpus_per_trial=workers, workers_per_trial=workers, precision="fp32"
+    )
+    experiment = new_experiment("no-cuda", directory=tmp_path)
+    diary = tmp_path / "diary"
+    outcome, study = run(experiment, prepared, make_training=functools.partial(ScriptedTraining, diary=diary))
+    assert outcome == Outcome.FINISHED
+    (trial,), problem = study.study.trials, find_cuda_problem()
+    assert problem is not None
+    assert (trial.state, trial.user_attrs["reason"]) == (TrialState.FAIL, "infrastructure")
+    assert trial.user_attrs["message"].startswith("a worker on ")
+    assert problem.split(" (")[0] in trial.user_attrs["message"]
+    assert "CUDA_VISIBLE_DEVICES is '" in trial.user_attrs["message"]
+    assert (trial.intermediate_values, trial.user_attrs.get(DEVICE)) == ({}, None)
+    assert not diary.exists()
+    assert measure_cost(experiment, cpus=1, gpus=1).gpu_hours == 0
+
+
+def test_every_trial_has_the_name_of_the_device_that_it_trained_on(scripted: ScriptedSearch) -> None:
+    """Failed ones too, but for one whose process died."""
+    devices = {course: scripted.trial(course).user_attrs.get(DEVICE) for course in COURSES}
+    assert devices == dict.fromkeys(COURSES, "cpu")
+    (shown,) = read_details(scripted.experiment, [0])
+    assert shown.to_dict()["device"] == "cpu"
+    assert "trained on cpu" in describe_trial(shown).plain
 
 
 def test_a_finished_search_trains_nothing_more(scripted: ScriptedSearch, synthetic_data: TrainingData) -> None:

@@ -117,6 +117,20 @@ def test_a_failed_trial_has_a_reason_and_a_message_and_no_value(experiment: Expe
     assert not study.is_running(number)
 
 
+def test_a_trial_that_goes_on_elsewhere_has_both_devices(experiment: Experiment) -> None:
+    study = SearchStudy.open(experiment, make_config())
+    assignment = study.next_assignment()
+    assert assignment is not None
+    for device, known in (
+        ("cpu", "cpu"),
+        ("cpu", "cpu"),
+        ("NVIDIA H200", both := "cpu, then NVIDIA H200"),
+        ("cpu", both),
+    ):
+        study.note_device(assignment.number, device)
+        assert study.trial(0).user_attrs["device"] == known
+
+
 def test_failing_an_ended_trial_changes_nothing(experiment: Experiment) -> None:
     study = SearchStudy.open(experiment, make_config())
     run_trial(study, [0.5] * NUM_EPOCHS)

@@ -28,7 +28,7 @@ class ConvBlock(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         is_plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-        if self[1].training and is_plain and bool(self[1].weight.all()):
+        if self[1].training and is_plain and self._has_slopes():
             return self._train(x)
         out: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
         return out
@@ -42,6 +42,9 @@ class ConvBlock(nn.Sequential):
         self._follow(mean * sign, variance, count=products.numel() // len(mean))
         out: Tensor = _NormalisedLargest.apply(products, norm.weight * sign, self._shift(), mean, variance + norm.eps)
         return out
+
+    def _has_slopes(self) -> bool:
+        return bool(self._layers()[1].weight.all())
 
     def _layers(self) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
         conv, norm = self[0], self[1]

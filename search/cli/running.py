@@ -18,6 +18,7 @@ from search.cli.exits import errors_told
 from search.cli.show import print_evaluation, print_json, say
 
 if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
     from rich.console import Console
 
     from search.configuration.config import SearchConfig
@@ -319,10 +320,25 @@ def _show_result(request: Request, prepared: Prepared, result: SearchResult, cos
         print_evaluation(result.evaluation, experiment.location, console)
     elif best is None:
         say(f"no trial is complete, so none was tested; all is in {experiment.location}", console)
+        for line in describe_failures(trials):
+            say(line, console, style="red")
     else:
         epochs = describe_epochs(best, best_epoch(best, config.metric))
         told = f"trial {best.number} leads with a {config.metric} of {best.value:.4f} ({epochs})"
         say(f"{told}; {describe_untested(config, result.outcome, resume=request.resume)}", console)
+
+
+def describe_failures(trials: Sequence[FrozenTrial]) -> list[str]:
+    """For each reason, how many trials failed, with the message of the first one."""
+    from search.records.record import MESSAGE, REASON
+
+    messages: dict[str, list[str]] = {}
+    for trial in trials:
+        if REASON in trial.user_attrs:
+            messages.setdefault(trial.user_attrs[REASON], []).append(trial.user_attrs.get(MESSAGE, ""))
+    return [
+        f"{len(told)} trial{'s' * (len(told) > 1)} failed as {reason}: {told[0]}" for reason, told in messages.items()
+    ]
 
 
 def describe_untested(config: SearchConfig, outcome: Outcome, *, resume: str) -> str:

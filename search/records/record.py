@@ -35,6 +35,11 @@ FOLD = "fold"
 """User attribute of a trial that is one fold of a cross-validation: of the same configuration as the others, so that
 none is better."""
 
+DEVICE = "device"
+"""User attribute of a trial: the name of the device that it trained on, ``cpu`` or a GPU's; of several, one after the
+other, joined by ``DEVICE_SEPARATOR``."""
+DEVICE_SEPARATOR = ", then "
+
 PAUSES = "pauses"
 """User attribute of a trial that was interrupted and continued: when nobody trained it, as pairs of seconds
 from its start."""
@@ -323,7 +328,7 @@ def _not_one_study(journal: Path, number: int) -> ExperimentError:
 def _is_sound(trial: FrozenTrial) -> bool:
     """Whether it holds what a search writes: named scalars, finite values by epoch, notes. Optuna takes any JSON."""
     parts = (trial.params, trial.intermediate_values, trial.user_attrs, trial.system_attrs)
-    notes = [trial.user_attrs[key] for key in (REASON, MESSAGE) if key in trial.user_attrs]
+    notes = [trial.user_attrs[key] for key in (REASON, MESSAGE, DEVICE) if key in trial.user_attrs]
     num_epochs = trial.user_attrs.get(NUM_EPOCHS, 1)
     return (
         trial.state != TrialState.WAITING

@@ -20,7 +20,7 @@ from search.records.confirmation import read_confirmation
 from search.records.epochs_file import parse_epochs
 from search.records.experiment import Experiment, TrialFiles
 from search.records.fold_values import fold_epochs, fold_scores, mean_curve
-from search.records.record import list_trials
+from search.records.record import DEVICE, list_trials
 from search.records.repetition import read_repetition
 from search.records.results import compact_parameters, read_settings
 from search.review.confirmation_text import describe_confirmed
@@ -46,7 +46,8 @@ class TrialDetail:
     ``curve`` and ``training``: the search's metric on validation and on training images, by epoch; the latter from the
     trial's table of epochs, empty if there is none. Of a trial with folds both are numbered through; ``mean_curve``:
     what it is judged by, by the epoch of each fold; ``fold_values``: of each complete fold at the best epoch. ``log``:
-    the last lines of what a failed trial left, if it did.
+    the last lines of what a failed trial left, if it did. ``device``: what it trained on, ``cpu`` or a GPU's name;
+    ``None`` of a trial of an older version, or one that failed before its first epoch.
     ``confirmed``: what came of its confirmation, and ``repeats``: what trial of a search it repeats, in words.
     """
 
@@ -70,6 +71,7 @@ class TrialDetail:
     training: Mapping[int, float]
     files: Sequence[TrialFile]
     log: str | None
+    device: str | None = None
     confirmed: str | None = None
     repeats: str | None = None
 
@@ -151,6 +153,7 @@ def _read_detail(experiment: Experiment, trial: FrozenTrial, metric: str, datase
         training=_read_training(files.epochs, metric),
         files=_list_files(files, is_over=trial.state.is_finished()),
         log=_read_log(files),
+        device=trial.user_attrs.get(DEVICE),
         repeats=str(repetition) if (repetition := read_repetition(trial)) else None,
     )
 

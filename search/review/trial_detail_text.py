@@ -119,7 +119,8 @@ def _describe_values(trial: TrialDetail) -> str:
 
 def _describe_time(trial: TrialDetail) -> str:
     began = f"began {trial.started}" if trial.started is not None else "has not begun"
-    return began if trial.duration_s is None else f"{began}, took {trial.duration_s:.1f} s"
+    took = "" if trial.duration_s is None else f", took {trial.duration_s:.1f} s"
+    return began + took + ("" if trial.device is None else f", trained on {trial.device}")
 
 
 def _as_cell(value: Any) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ray
 from ray.exceptions import RayError
 
+from fmnist_models.devices import check_cuda
+from fmnist_models.errors import DeviceError
 from search.configuration.config import SearchConfig
 from search.running.arithmetic import decide_precision
 from search.running.slots import Slot
@@ -16,7 +18,11 @@ def decide_on_cluster(
     config: SearchConfig, notes: list[str], *, slot: Slot, timeout_s: float = _TIMEOUT_S
 ) -> str | dict[str, str]:
     """``decide_precision``, but by a task with the resources of a trial's worker: this process may well be on a head
-    node that has another processor, or no GPU. Where none is free in time, it is decided here."""
+    node that has another processor, or no GPU. Where none is free in time, it is decided here.
+
+    Raises:
+        DeviceError: the task holds a GPU, and torch sees none there; trials would fail.
+    """
     resources = slot.worker_resources
     others = {name: amount for name, amount in resources.items() if name not in ("CPU", "GPU")}
     task = _decide.options(
@@ -27,19 +33,27 @@ def decide_on_cluster(
         max_retries=0,
     ).remote(config)
     try:
-        found, told = ray.get(task, timeout=timeout_s)
+        found, told, problem = ray.get(task, timeout=timeout_s)
     except RayError as error:
         ray.cancel(task, force=True)
-        notes.append(f"precision: decided on this machine, as none of the trials' had an answer ({_first_line(error)})")
+        notes.append(f"precision: chosen on this machine: no worker responded ({_first_line(error)})")
         return decide_precision(config, notes)
+    if problem is not None:
+        raise DeviceError(f"gpus_per_trial: {problem}")
     notes.extend(told)
     return found
 
 
 @ray.remote
-def _decide(config: SearchConfig) -> tuple[str | dict[str, str], list[str]]:
+def _decide(config: SearchConfig) -> tuple[str | dict[str, str], list[str], str | None]:
+    """The precision by network, notes, and what keeps this worker from using the GPU that it holds."""
     notes: list[str] = []
-    return decide_precision(config, notes), notes
+    try:
+        if config.gpus_per_trial:
+            check_cuda()
+        return decide_precision(config, notes), notes, None
+    except DeviceError as error:
+        return {}, notes, str(error)
 
 
 def _first_line(error: RayError) -> str:

@@ -20,12 +20,16 @@ _ACCELERATOR = "accelerator_type:"
 
 @dataclass(frozen=True)
 class Resources:
-    """What a node has: CPUs, GPUs, the types of its accelerators as Ray calls them, and its labels."""
+    """What a node has: CPUs, GPUs, the types of its accelerators as Ray calls them, and its labels.
+
+    ``gpu_problem``: why torch cannot use a GPU there; ``None`` if it can, or where that is not known.
+    """
 
     cpus: int
     gpus: int
     accelerator_types: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
+    gpu_problem: str | None = None
 
     def __str__(self) -> str:
         return f"{self.cpus:g} CPUs and {self.gpus:g} GPUs"
@@ -146,6 +150,8 @@ def _explain_misfit(config: SearchConfig, slot: Slot, nodes: Sequence[Resources]
     else:
         key = "gpus_per_trial"
     there = f"there are {nodes[0]}" if len(nodes) == 1 else f"of {len(nodes)} nodes none has that together"
+    if key == "gpus_per_trial" and len(nodes) == 1 and nodes[0].gpu_problem:
+        there += f" that torch can use: {nodes[0].gpu_problem}"
     who, each = ("trial", "trial") if slot.num_workers == 1 else (f"trial of {slot.num_workers} workers", "worker")
     return f"{key}: a {who} asks for {slot}, but {there}; valid: up to {cpus:g} CPUs and {gpus:g} GPUs a {each}{grow}"
 
@@ -165,10 +171,11 @@ def _parse_node(node: Mapping[str, Any]) -> Resources:
 
 
 def local_resources() -> Resources:
-    """CPUs and GPUs of this machine that this process may use."""
-    import torch
+    """CPUs and GPUs of this machine that this process may use; GPUs that torch cannot use count for nothing."""
+    from fmnist_models.devices import count_gpus, find_cuda_problem
 
-    return Resources(_count_cpus(), torch.cuda.device_count())
+    gpus = count_gpus()
+    return Resources(_count_cpus(), gpus, gpu_problem=None if gpus else find_cuda_problem())
 
 
 def _count_cpus() -> int:

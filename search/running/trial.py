@@ -8,16 +8,20 @@ import traceback
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import torch
 from ray import tune
 from ray.exceptions import RayError
 from ray.train import ControllerError, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer
 
+from fmnist_models.devices import device_name
+from fmnist_models.errors import DeviceError
 from fmnist_models.files import write_aside
 from search.errors import ExperimentError
 from search.records.experiment import TrialFiles
+from search.running.slots import Slot
 from search.running.time_limit import read_timeout, time_limit
-from search.running.trial_message import explain_traceback, failure_message, storage_message
+from search.running.trial_message import explain_traceback, failure_message, storage_message, with_device
 from search.running.worker import STORAGE_ERROR, PeerLostError, Shared, not_saved, train_assignment
 from search.study.search_study import Assignment
 
@@ -59,9 +63,10 @@ _workers: Workers | None = None  # of this process, which is one slot's
 def run_trial(config: dict[str, Any], shared: Shared) -> None:
     """The Tune trainable.
 
-    What goes wrong in the training is the trial's result. What goes wrong around it (a worker or its node is gone) is
-    raised, and Tune restarts the trial, which continues from its last checkpoint. A trial that takes longer than
-    ``shared.timeout_s`` ends its process.
+    What goes wrong in the training is the trial's result, and so is a GPU that a worker holds and cannot use: a restart
+    would find the same. What goes wrong around it (a worker or its node is gone) is raised, and Tune restarts the
+    trial, which continues from its last checkpoint. A trial that takes longer than ``shared.timeout_s`` ends its
+    process.
     """
     os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "60"  # 2 s are little on a machine with other work
     shared = dataclasses.replace(shared, experiment=shared.experiment.here())
@@ -87,8 +92,8 @@ def run_trial(config: dict[str, Any], shared: Shared) -> None:
             with time_limit(files, shared.timeout_s):
                 workers.run(assignment, report)
         except Exception as error:
-            if not _is_infrastructure(error):
-                _report_failure(files, error)
+            if isinstance(_cause(error), DeviceError) or not _may_pass(error):
+                _report_failure(files, _cause(error), device=_find_device_name(shared.slot))
             elif are_new or num_reports:
                 raise
             else:  # they may have died while they waited, which is no trial's
@@ -116,7 +121,14 @@ def _forget_workers() -> None:
     _workers = None
 
 
-def _is_infrastructure(error: Exception) -> bool:
+def _cause(error: Exception) -> Exception:
+    """The error itself, or of a worker group that could not start because of its workers' devices, what says so."""
+    failure = error.controller_failure if isinstance(error, ControllerError) else None
+    return failure if isinstance(failure, DeviceError) else error
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether it is no error of the training, so that a restart of the trial may succeed."""
     if isinstance(error, WorkerGroupError):
         # When a worker dies, those who waited for it fail too, and may be the first to be heard of.
         failures = error.worker_failures.values()
@@ -128,7 +140,14 @@ def _is_death(failure: Exception) -> bool:
     return isinstance(failure, RayError) or type(failure).__name__.startswith("WorkerHealthCheck")
 
 
-def _report_failure(files: TrialFiles, error: Exception) -> None:
+def _find_device_name(slot: Slot) -> str | None:
+    """The name of the device that the trial trained on, as far as this process knows."""
+    if not slot.gpus:
+        return device_name(torch.device("cpu"))
+    return device_name(torch.device("cuda")) if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
+
+
+def _report_failure(files: TrialFiles, error: Exception, *, device: str | None) -> None:
     """Keeps the traceback in the trial's folder and reports what was raised, with the reason."""
     if isinstance(error, WorkerGroupError):
         texts = [str(failure) for failure in error.worker_failures.values()] or [str(error)]
@@ -146,4 +165,5 @@ def _report_failure(files: TrialFiles, error: Exception) -> None:
     except (OSError, ExperimentError) as problem:
         tune.report(storage_message(str(not_saved(files, problem))))
     else:
-        tune.report(failure_message(failure))
+        message = failure_message(failure)
+        tune.report(message if device is None else with_device(message, device))

@@ -16,6 +16,7 @@ from torch import distributed as dist
 
 from fmnist_models.checkpoint import load_checkpoint
 from fmnist_models.data import TrainingData
+from fmnist_models.devices import check_cuda, device_name
 from fmnist_models.errors import CheckpointError
 from fmnist_models.feature_cache import FeatureCache, default_folder
 from fmnist_models.fold_training import FoldTraining
@@ -29,7 +30,7 @@ from search.records.record import Failure, Reason
 from search.running.saver import Saver
 from search.running.slots import Slot
 from search.running.trainable import Trainable
-from search.running.trial_message import explain_traceback, failure_message
+from search.running.trial_message import explain_traceback, failure_message, with_device
 from search.study.search_study import Assignment
 
 
@@ -80,18 +81,41 @@ def train_assignment(
     What ``report`` raises ends the training.
 
     Raises:
+        DeviceError: the worker holds a GPU, and torch sees none.
         StorageError: what has to be saved cannot be.
     """
+    # Of cuBLAS, which reads it when it is first used; the process is one of Ray's own.
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    device = _find_device(shared.slot)
+    name = device_name(device)
     try:
-        _train(assignment, shared, report=report, is_first=is_first)
+        _train(
+            assignment,
+            shared,
+            device=device,
+            report=lambda message: report(with_device(message, name)),
+            is_first=is_first,
+        )
     finally:
         _give_back_memory()
 
 
-def _train(assignment: Assignment, shared: Shared, *, report: Callable[[dict[str, Any]], None], is_first: bool) -> None:
+def _find_device(slot: Slot) -> torch.device:
+    if not slot.gpus:
+        return torch.device("cpu")
+    check_cuda()  # without a device Ray's function would give the CPU
+    return get_device()
+
+
+def _train(
+    assignment: Assignment,
+    shared: Shared,
+    *,
+    device: torch.device,
+    report: Callable[[dict[str, Any]], None],
+    is_first: bool,
+) -> None:
     torch.set_num_threads(shared.slot.threads_per_worker)
-    # Of cuBLAS, which reads it when it is first used; the process is one of Ray's own.
-    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     if torch.are_deterministic_algorithms_enabled() != shared.deterministic:  # even to say no loads torch's compiler
         torch.use_deterministic_algorithms(shared.deterministic)
     files = shared.experiment.here().trial(assignment.number)
@@ -102,7 +126,7 @@ def _train(assignment: Assignment, shared: Shared, *, report: Callable[[dict[str
         max_epochs=shared.num_epochs,
         num_epochs=assignment.num_epochs,
     )
-    training = _resume(assignment, shared, files, saver if is_first else None)
+    training = _resume(assignment, shared, files, device=device, saver=saver if is_first else None)
     for epoch in list(training.history):
         report(dataclasses.asdict(epoch))
     last = None if isinstance(training, FoldTraining) else assignment.num_epochs  # with folds, of each of them
@@ -126,7 +150,7 @@ def _give_back_memory() -> None:
         trim(0)
 
 
-def _make_training(assignment: Assignment, shared: Shared) -> Trainable:
+def _make_training(assignment: Assignment, shared: Shared, *, device: torch.device) -> Trainable:
     hyperparameters = dict(assignment.hyperparameters)
     network = hyperparameters.pop(MODEL)
     plan = TrainingPlan(
@@ -138,7 +162,7 @@ def _make_training(assignment: Assignment, shared: Shared) -> Trainable:
     )
     pretrained = shared.pretrained.get(hyperparameters.get("weights", "none"))
     options: dict[str, Any] = {
-        "device": get_device() if shared.slot.gpus else torch.device("cpu"),
+        "device": device,
         "pretrained": None if pretrained is None else ray.get(pretrained),
         "cache": FeatureCache(default_folder(), shared.feature_cache_bytes) if shared.feature_cache_bytes else None,
     }
@@ -151,13 +175,15 @@ def _make_training(assignment: Assignment, shared: Shared) -> Trainable:
     return shared.make_training(plan, data, **options)
 
 
-def _resume(assignment: Assignment, shared: Shared, files: TrialFiles, saver: Saver | None) -> Trainable:
+def _resume(
+    assignment: Assignment, shared: Shared, files: TrialFiles, *, device: torch.device, saver: Saver | None
+) -> Trainable:
     """The training as its last checkpoint left it, or at its beginning if there is none that can be read.
 
     The first worker, which has the ``saver``, completes what a crash may have left unwritten beside that checkpoint.
     """
     state = _read_checkpoint(files, is_first=saver is not None)
-    training = _make_training(assignment, shared)
+    training = _make_training(assignment, shared, device=device)
     if state is None:
         return training
     try:
@@ -171,7 +197,7 @@ def _resume(assignment: Assignment, shared: Shared, files: TrialFiles, saver: Sa
             raise
         if saver is not None:
             files.remove_checkpoints()
-        return _make_training(assignment, shared)  # not the one that may be half of each
+        return _make_training(assignment, shared, device=device)  # not the one that may be half of each
     return training
 
 

@@ -14,10 +14,13 @@ from typing import Any
 import ray
 from ray import train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch.config import _TorchBackend
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from torch import distributed as dist
 
+from fmnist_models.devices import describe_cuda_problem, find_cuda_problem
+from fmnist_models.errors import DeviceError
 from search.running.mailbox import Mailbox
 from search.running.worker import PeerLostError, Shared, WorkerError, train_assignment
 from search.study.search_study import Assignment
@@ -43,6 +46,7 @@ class WorkerGroup:
         self._trainer = _Trainer(
             _serve,
             train_loop_config={"shared": shared, "mailbox": self._mailbox},
+            torch_config=_CheckedTorchConfig(),
             scaling_config=ScalingConfig(
                 num_workers=shared.slot.num_workers,
                 use_gpu=shared.slot.gpus > 0,
@@ -98,6 +102,29 @@ class WorkerGroup:
             self._trainer.fit()
         except Exception as error:
             self._error = error
+
+
+class _CheckedTorchBackend(_TorchBackend):
+    """Looks at the workers' devices before nccl, whose error would be taken for one that may pass."""
+
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:
+        if worker_group.get_resources_per_worker().get("GPU", 0):
+            for problem in worker_group.execute(_describe_problem):
+                if problem is not None:
+                    raise DeviceError(problem)
+        super().on_start(worker_group, backend_config)
+
+
+class _CheckedTorchConfig(TorchConfig):
+    @property
+    def backend_cls(self) -> type[_CheckedTorchBackend]:
+        return _CheckedTorchBackend
+
+
+def _describe_problem() -> str | None:
+    """What keeps this worker, which holds a GPU, from using it."""
+    problem = find_cuda_problem()
+    return None if problem is None else describe_cuda_problem(problem)
 
 
 class _Trainer(TorchTrainer):

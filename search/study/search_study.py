@@ -18,7 +18,17 @@ from search.errors import ExperimentError
 from search.records.experiment import Experiment
 from search.records.fold_values import FOLD_EPOCHS
 from search.records.journal import one_append
-from search.records.record import MESSAGE, NUM_EPOCHS, PAUSES, REASON, Failure, best_value, open_study
+from search.records.record import (
+    DEVICE,
+    DEVICE_SEPARATOR,
+    MESSAGE,
+    NUM_EPOCHS,
+    PAUSES,
+    REASON,
+    Failure,
+    best_value,
+    open_study,
+)
 from search.records.repetition import Repetition, check_is_search, read_repetition
 from search.study.fold_standings import FoldStandings
 from search.study.horizon import Horizon
@@ -168,6 +178,13 @@ class SearchStudy:
                 self._running[number].report(value, step=epoch.epoch)
                 self._standings.epoch_ended(number, epoch.epoch, value)
             return self._settle(number)
+
+    def note_device(self, number: int, device: str) -> None:
+        """Records the device that a running trial trains on; one that goes on elsewhere has both."""
+        known = self.trial(number).user_attrs.get(DEVICE)
+        before = known.split(DEVICE_SEPARATOR) if isinstance(known, str) else []
+        if device not in before:
+            self._running[number].set_user_attr(DEVICE, DEVICE_SEPARATOR.join([*before, device]))
 
     def fail(self, number: int, failure: Failure) -> None:
         """Records that a running trial failed, and why; does nothing if the trial has ended already."""
