@@ -432,14 +432,14 @@ def test_on_a_cluster_the_precision_is_decided_where_trials_run(
     monkeypatch.setattr(arithmetic, "_probe", None)  # of this process, which is not to measure
     config, notes = parse_config({"space": {"model": "customnet"}}, where="test"), list[str]()
     (slots, known) = plan_slots(config, [Resources(CPUS, 0)]), candidates(torch.device("cpu"))
-    assert decide_on_cluster(config, notes, slot=slots.slot) in known
+    assert decide_on_cluster(config, notes, slot=slots.slot, num_train=200) in known
     assert [note.startswith("precision: customnet in ") for note in notes] == [True]
 
 
 def test_where_no_node_of_the_trials_answers_it_is_decided_here(local_cluster: None) -> None:
     config, notes = parse_config({"space": {"model": "customnet"}}, where="test"), list[str]()
     slot = Slot(num_workers=1, cpus=1, gpus=0, accelerator_type="H200")
-    assert decide_on_cluster(config, notes, slot=slot, timeout_s=0.5) in candidates(torch.device("cpu"))
+    assert decide_on_cluster(config, notes, slot=slot, num_train=200, timeout_s=0.5) in candidates(torch.device("cpu"))
     assert notes[0].startswith("precision: chosen on this machine: no worker responded")
     assert notes[1].startswith("precision: customnet in ")
 
@@ -449,7 +449,7 @@ def test_a_gpu_that_torch_cannot_use_is_told_before_any_trial_of_a_cluster(local
     config, notes = parse_config({"space": {"model": "customnet"}, "gpus_per_trial": 0.5}, where="test"), list[str]()
     slots = plan_slots(config, [Resources(CPUS, DECLARED_GPUS)])
     with pytest.raises(DeviceError, match=r"gpus_per_trial: a worker on .* holds a GPU, but torch sees no CUDA device"):
-        decide_on_cluster(config, notes, slot=slots.slot)
+        decide_on_cluster(config, notes, slot=slots.slot, num_train=200)
 
 
 @NO_CUDA

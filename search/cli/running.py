@@ -247,14 +247,14 @@ def prepare_search(
         config = config.model_copy(update={"max_concurrent_trials": count})
         slots = plan_slots(config, nodes, may_grow=may_grow)
 
-    def decide(config: SearchConfig, notes: list[str]) -> str | dict[str, str]:
+    def decide(config: SearchConfig, notes: list[str], *, num_train: int) -> str | dict[str, str]:
         if config.gpus_per_trial or slots.slot.threads_per_worker > 1:  # one thread is timed by its own CPU seconds
             reach()
         if on_cluster:
             from search.running.remote_arithmetic import decide_on_cluster
 
-            return decide_on_cluster(config, notes, slot=slots.slot)
-        return decide_precision(config, notes)
+            return decide_on_cluster(config, notes, slot=slots.slot, num_train=num_train)
+        return decide_precision(config, notes, num_train=num_train)
 
     return prepare(config, data_root=data_root(data_dir), before=before, decide=decide), slots
 

@@ -37,9 +37,7 @@ class Prepared:
     @property
     def num_images(self) -> tuple[int, int]:
         """How many images a training trains on and validates on; in folds, which differ by an image, about."""
-        if isinstance(self.data, FoldedImages):
-            return len(self.data.images) - self.data.num_validation, self.data.num_validation
-        return len(self.data.train), len(self.data.validation)
+        return _count_images(self.data)
 
 
 def prepare(
@@ -47,12 +45,12 @@ def prepare(
     *,
     data_root: Path,
     before: SearchConfig | None = None,
-    decide: Callable[[SearchConfig, list[str]], str | dict[str, str]] = decide_precision,
+    decide: Callable[..., str | dict[str, str]] = decide_precision,
 ) -> Prepared:
     """Loads what the configuration names and decides what it leaves open.
 
     ``before``: the configuration of the experiment that is to be continued, whose decisions stand. ``decide``: which
-    precision ``auto`` is.
+    precision ``auto`` is, as ``decide_precision``.
 
     Raises:
         DataError: images are damaged, missing or too few.
@@ -66,8 +64,10 @@ def prepare(
         found = "imagenet" in _weights_of(before.space) if before else _decide_weights(notes)
         config = config.model_copy(update={"space": _without_auto(config.space, found=found)})
     config = config.model_copy(update={"space": with_full_paths(config.space)})
+    data = load_training_data(config, data_root=data_root)
     if config.precision == _AUTO:
-        config = config.model_copy(update={"precision": before.precision if before else decide(config, notes)})
+        precision = before.precision if before else decide(config, notes, num_train=_count_images(data)[0])
+        config = config.model_copy(update={"precision": precision})
     if config.folds is not None and config.folds <= FEWEST_FOLDS and config.pruner != "none":
         notes.append(
             f"objective: with {config.folds} folds trials are pruned in the first one alone; the test between folds "
@@ -76,10 +76,16 @@ def prepare(
     pretrained = {name: load_pretrained(name) for name in _weights_of(config.space)}
     return Prepared(
         config,
-        load_training_data(config, data_root=data_root),
+        data,
         {name: state for name, state in pretrained.items() if state is not None},
         tuple(notes),
     )
+
+
+def _count_images(data: TrainingData | FoldedImages) -> tuple[int, int]:
+    if isinstance(data, FoldedImages):
+        return len(data.images) - data.num_validation, data.num_validation
+    return len(data.train), len(data.validation)
 
 
 def load_training_data(config: SearchConfig, *, data_root: Path) -> TrainingData | FoldedImages:

@@ -15,7 +15,7 @@ _TIMEOUT_S = 60.0  # for a place and the measurement: a cluster can be full of o
 
 
 def decide_on_cluster(
-    config: SearchConfig, notes: list[str], *, slot: Slot, timeout_s: float = _TIMEOUT_S
+    config: SearchConfig, notes: list[str], *, slot: Slot, num_train: int, timeout_s: float = _TIMEOUT_S
 ) -> str | dict[str, str]:
     """``decide_precision``, but by a task with the resources of a trial's worker: this process may well be on a head
     node that has another processor, or no GPU. Where none is free in time, it is decided here.
@@ -31,13 +31,13 @@ def decide_on_cluster(
         resources=others or None,
         label_selector=dict(slot.node_labels) or None,
         max_retries=0,
-    ).remote(config)
+    ).remote(config, num_train)
     try:
         found, told, problem = ray.get(task, timeout=timeout_s)
     except RayError as error:
         ray.cancel(task, force=True)
         notes.append(f"precision: chosen on this machine: no worker responded ({_first_line(error)})")
-        return decide_precision(config, notes)
+        return decide_precision(config, notes, num_train=num_train)
     if problem is not None:
         raise DeviceError(f"gpus_per_trial: {problem}")
     notes.extend(told)
@@ -45,13 +45,13 @@ def decide_on_cluster(
 
 
 @ray.remote
-def _decide(config: SearchConfig) -> tuple[str | dict[str, str], list[str], str | None]:
+def _decide(config: SearchConfig, num_train: int) -> tuple[str | dict[str, str], list[str], str | None]:
     """The precision by network, notes, and what keeps this worker from using the GPU that it holds."""
     notes: list[str] = []
     try:
         if config.gpus_per_trial:
             check_cuda()
-        return decide_precision(config, notes), notes, None
+        return decide_precision(config, notes, num_train=num_train), notes, None
     except DeviceError as error:
         return {}, notes, str(error)
 
