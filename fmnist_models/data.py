@@ -33,6 +33,7 @@ _ARCHIVES = {
     },
 }
 _MD5 = _ARCHIVES["train"] | _ARCHIVES["test"]
+_FASHION_MNIST_TRAINING = 60_000
 _SYNTHETIC_SIZES = {"train": 6_000, "test": 1_000}
 _SYNTHETIC_SEEDS = {"train": 0, "test": 1}
 
@@ -104,6 +105,11 @@ def load_images(dataset: str, part: Part, *, root: Path, size: int | None = None
         return LabelledImages(*draw_garments(size or _SYNTHETIC_SIZES[part], seed=_SYNTHETIC_SEEDS[part]))
     prepare_fashion_mnist(root)
     return _read_fashion_mnist(root, part).first(size)
+
+
+def count_training_images(dataset: str, size: int | None) -> int:
+    """How many images `load_images` gives of the training part; looks at no file."""
+    return size or (_SYNTHETIC_SIZES["train"] if dataset == "synthetic" else _FASHION_MNIST_TRAINING)
 
 
 def split_training(images: LabelledImages, *, validation_fraction: float, seed: int) -> TrainingData:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +30,8 @@ class Scores:
     """How well predicted labels match the true ones.
 
     ``accuracy_low`` and ``accuracy_high`` bound the 95 % Wilson interval. ``confusion[i][j]`` counts the images of
-    class ``i`` that were taken for ``j``. A class that was never predicted has precision 0.
+    class ``i`` that were taken for ``j``. A class that was never predicted has precision 0. ``macro`` is the mean over
+    the classes that have images, and its name says so where some have none, whose precision, recall and F1 are 0.
     """
 
     accuracy: float
@@ -57,7 +59,7 @@ def score(labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], *, cl
             ClassScores(name, float(p), float(r), float(f), int(s))
             for name, p, r, f, s in zip(class_names, *per_class, strict=True)
         ),
-        macro=_average("macro", labels, predicted, indices),
+        macro=_macro_average(labels, predicted, num_classes=len(class_names)),
         weighted=_average("weighted", labels, predicted, indices),
         confusion=tuple(
             tuple(int(count) for count in row) for row in confusion_matrix(labels, predicted, labels=indices)
@@ -94,6 +96,15 @@ def thresholded_micro(
     predicted = probabilities > threshold
     correct = int(predicted[np.arange(len(labels)), labels].sum())
     return correct / max(int(predicted.sum()), 1), correct / len(labels)
+
+
+def _macro_average(labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], *, num_classes: int) -> ClassScores:
+    there = np.unique(labels).tolist()
+    average = _average("macro", labels, predicted, there)
+    if len(there) == num_classes:
+        return average
+    name = f"{average.name} of the {len(there)} classes with images"
+    return dataclasses.replace(average, name=name)
 
 
 def _average(

@@ -63,7 +63,8 @@ def test_scores_are_those_of_naive_counting(case: tuple[int, Pairs]) -> None:
     assert [one.name for one in found.classes] == list(CLASS_NAMES[:num_classes])
     for one, expected in zip(found.classes, classes, strict=True):
         assert values(one) == pytest.approx(expected)
-    macro = [sum(one[i] for one in classes) / num_classes for i in range(3)]
+    there = [one for one, support in zip(classes, supports, strict=True) if support]
+    macro = [sum(one[i] for one in there) / len(there) for i in range(3)]
     weighted = [
         sum(one[i] * support for one, support in zip(classes, supports, strict=True)) / len(pairs) for i in range(3)
     ]
@@ -79,6 +80,16 @@ def test_a_class_that_is_never_predicted_has_precision_0_without_a_warning() -> 
     found = score(labels, np.zeros_like(labels), class_names=("a", "b", "c"))
     assert [one.precision for one in found.classes] == [0.25, 0.0, 0.0]
     assert [one.support for one in found.classes] == [1, 1, 2]
+
+
+def test_a_class_without_images_is_left_out_of_the_macro_average_which_says_so() -> None:
+    labels = np.array([0, 0, 1, 1])
+    perfect = score(labels, labels, class_names=("a", "b", "c"))
+    assert values(perfect.macro) == (1.0, 1.0, 1.0, 4)
+    assert perfect.macro.name == "macro average of the 2 classes with images"
+    assert score(labels, labels, class_names=("a", "b")).macro.name == "macro average"
+    wrong = score(labels, np.array([0, 2, 1, 1]), class_names=("a", "b", "c"))
+    assert wrong.macro.recall == 0.75, "what was taken for it counts against the class that it is"
 
 
 @settings(deadline=None)

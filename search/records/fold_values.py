@@ -15,6 +15,7 @@ FOLD_EPOCHS = "fold_epochs"
 """User attribute of a trial that trains folds: how many epochs each of them has. Its epochs are numbered through."""
 
 Values = Mapping[int, float]
+_DIGITS = 12  # of a mean after the decimal point
 
 
 FOLDS = "folds"
@@ -60,12 +61,13 @@ def describe_epochs(trial: FrozenTrial, best: int | None) -> str:
 
 def mean_curve(values: Values, *, size: int) -> Values:
     """Epoch 1…``size`` → the mean of its values over the complete folds; the first fold's as far as it has come, if
-    none is complete."""
+    none is complete. Rounded, so that means of as many images are equal."""
     count = count_folds(values, size=size)
     if not count:
         return {epoch: value for epoch, value in values.items() if epoch <= size}
     return {
-        epoch: math.fsum(values[fold * size + epoch] / count for fold in range(count)) for epoch in range(1, size + 1)
+        epoch: round(math.fsum(values[fold * size + epoch] / count for fold in range(count)), _DIGITS)
+        for epoch in range(1, size + 1)
     }
 
 

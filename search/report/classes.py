@@ -65,14 +65,14 @@ def chart_classes(estimates: Sequence[ClassEstimates]) -> Chart:
     """Three points with whiskers a class, and the table of them."""
     traces: list[dict[str, Any]] = []
     for offset, (metric, colour, symbol) in zip((-0.22, 0.0, 0.22), _METRICS, strict=True):
-        values = [_of(one, metric) for one in estimates]
+        values = [_of(one, metric) for one in estimates if one.support]
         traces.append(
             {
                 "type": "scatter",
                 "mode": "markers",
                 "name": metric,
                 "x": [round(one.value, 4) for one in values],
-                "y": [i + offset for i in range(len(values))],
+                "y": [i + offset for i, one in enumerate(estimates) if one.support],
                 "error_x": {
                     "type": "data",
                     "symmetric": False,
@@ -83,11 +83,11 @@ def chart_classes(estimates: Sequence[ClassEstimates]) -> Chart:
                     "width": 3,
                 },
                 "marker": {"symbol": symbol, "color": colour, "size": 8},
-                "text": [f"{label(one.name)}: {metric} {_shown(_of(one, metric))}" for one in estimates],
+                "text": [f"{label(one.name)}: {metric} {_shown(_of(one, metric))}" for one in estimates if one.support],
                 "hovertemplate": "%{text}<extra></extra>",
             }
         )
-    worst = min(estimates, key=lambda one: one.f1.value)
+    worst = min((one for one in estimates if one.support), key=lambda one: one.f1.value)
     return Chart(
         key="classes",
         title="Precision, recall and F1 of each class",
@@ -112,7 +112,11 @@ def chart_classes(estimates: Sequence[ClassEstimates]) -> Chart:
             caption="Precision, recall and F1 of each class, with 95 % intervals",
             header=("class", "precision", "recall", "F1", "images"),
             rows=[
-                (text(one.name), *(_shown(_of(one, metric)) for metric, _, _ in _METRICS), f"{one.support:,}")
+                (
+                    text(one.name),
+                    *(_shown(_of(one, metric)) if one.support else "-" for metric, _, _ in _METRICS),
+                    f"{one.support:,}",
+                )
                 for one in estimates
             ],
             folded=False,

@@ -68,7 +68,7 @@ def per_class_table(per_class: pd.DataFrame, *, title: str) -> Group:
     for position, row in enumerate(per_class.to_dict("records")):
         if position == len(per_class) - num_averages:
             table.add_section()
-        values = [f"{row[name]:.3f}" for name in ("precision", "recall", "f1")]
+        values = [f"{row[name]:.3f}" if row["support"] else "-" for name in ("precision", "recall", "f1")]
         table.add_row(row["class"], *values, str(row["support"]))
     return Group(as_text(title, style="bold"), table)
 

@@ -10,7 +10,7 @@ from fmnist_models.epoch import DIRECTIONS
 from search.records.fold_values import count_folds, fold_scores
 from search.study.pruning import NoPruner, Pruner
 from search.study.standings import Standings
-from search.study.wilcoxon import is_worse
+from search.study.wilcoxon import SMALLEST_UNIT, is_worse
 
 
 class FoldStandings:
@@ -18,14 +18,16 @@ class FoldStandings:
 
     In the first fold ``pruner`` decides; after each further one that is complete, ``is_worse`` does, against the best
     complete trial (the first of equals) of those that ``window`` lets it see. Without a pruner nothing is pruned.
+    ``num_images``: validation images per fold, on average.
     """
 
-    def __init__(self, pruner: Pruner, *, metric: str, size: int, window: int | None = None) -> None:
+    def __init__(self, pruner: Pruner, *, metric: str, size: int, num_images: float, window: int | None = None) -> None:
         self._first_fold = Standings(pruner, window=window)
         self._prunes = not isinstance(pruner, NoPruner)
         self._metric = metric
         self._sign = -1 if DIRECTIONS[metric] == "maximize" else 1
         self._size = size
+        self._unit = 1 / num_images if metric == "val_accuracy" else SMALLEST_UNIT
         self._window = window
         self._complete: list[tuple[float, int, tuple[float, ...]]] = []  # value, number and scores, the best first
 
@@ -52,7 +54,8 @@ class FoldStandings:
         best = next((scores for _, other, scores in self._complete if self._may_see(number, other)), None)
         if best is None:
             return False
-        return is_worse(fold_scores(values, size=self._size, metric=self._metric), best, metric=self._metric)
+        scores = fold_scores(values, size=self._size, metric=self._metric)
+        return is_worse(scores, best, metric=self._metric, unit=self._unit)
 
     def _may_see(self, number: int, other: int) -> bool:
         return other != number and (self._window is None or other <= number - self._window)

@@ -12,6 +12,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from fmnist_models.data import count_training_images
 from fmnist_models.epoch import DIRECTIONS, Epoch
 from search.configuration.config import SearchConfig
 from search.errors import ExperimentError
@@ -327,4 +328,5 @@ def _build_standings(config: SearchConfig, *, window: int | None) -> Standings |
     pruner = build_pruner(config)
     if config.folds is None:
         return Standings(pruner, window=window)
-    return FoldStandings(pruner, metric=config.metric, size=config.max_epochs, window=window)
+    num_images = count_training_images(config.dataset, config.train_size) / config.folds
+    return FoldStandings(pruner, metric=config.metric, size=config.max_epochs, num_images=num_images, window=window)
