@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,8 @@ def test_the_time_of_a_search_counts_parallel_trials_once_and_pauses_not_at_all(
         if line["op_code"] == 6:
             line["datetime_complete"] = f"2026-01-01T{spans[line['trial_id']][1]}+00:00"
     two[0].journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    begun = [datetime.fromisoformat(f"2026-01-01T{time}+00:00").astimezone() for time in ("09:59:00", "10:59:00")]
+    two[0].versions.write_text(json.dumps([{"time": f"{moment:%Y-%m-%d %H:%M:%S}"} for moment in begun]))
     side = compare(two).sides[0]
     assert side.search_s == 120 + 10
     assert side.trials_per_hour == pytest.approx(3 / 130 * 3600)

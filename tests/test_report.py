@@ -12,8 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-from datetime import timedelta
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +34,6 @@ from search.report.images import load_searched_images
 from search.report.importances import chart_importances, ranked, read_importances
 from search.report.items import Chart
 from search.report.material import read_material
-from search.report.timeline import assign_slots
 from search.report.trials import tabulate_trials
 from search.review.importance import measure_importances
 
@@ -344,30 +341,6 @@ def test_the_calibration_error_is_the_mean_gap() -> None:
             right = np.mean([predictions.predicted[i] == predictions.labels[i] for i in mine])
             expected += len(mine) / 500 * abs(right - np.mean(predictions.confidence[mine]))
     assert math.isclose(expected_error(bin_predictions(predictions)), expected, abs_tol=1e-5)
-
-
-def test_trials_in_one_slot_do_not_overlap_and_no_slot_is_made_up(experiment: Experiment) -> None:
-    rng = np.random.default_rng(3)
-    start = rng.integers(0, 600, 60)
-    end = start + rng.integers(5, 120, 60)
-    experiment.journal.write_text(experiment.journal.read_text().splitlines()[0] + "\n")
-    moment = "2025-01-01T00:{:02d}:{:02d}.000000+00:00"
-    add_trials(
-        experiment,
-        [
-            {
-                "datetime_start": moment.format(*divmod(int(a), 60)),
-                "datetime_complete": moment.format(*divmod(int(b), 60)),
-            }
-            for a, b in zip(start, end, strict=True)
-        ],
-    )
-    stays = assign_slots(read_material(experiment))
-    for slot in {stay.slot for stay in stays}:
-        mine = [stay for stay in stays if stay.slot == slot]
-        assert all(later.start - earlier.end >= timedelta(seconds=-1) for earlier, later in pairwise(mine))
-    most = max(int(((start <= at) & (at < end - 1)).sum()) for at in range(720))
-    assert len({stay.slot for stay in stays}) == most
 
 
 def test_the_importances_are_those_that_the_terminal_shows(experiment: Experiment) -> None:

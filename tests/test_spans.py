@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from search.configuration.config import parse_config
 from search.records.experiment import Experiment
 from search.records.record import PAUSES, list_trials
-from search.records.spans import busy_s, list_spans, worked_s
+from search.records.spans import list_spans, worked_s
 from search.running.continuation import open_experiment
 from search.study.search_study import SearchStudy
 
@@ -40,13 +40,13 @@ def test_a_trial_was_not_under_way_while_it_waited_to_be_continued() -> None:
     trial = make_trial(pause(5, 20), pause(30, 50))
     assert list_spans(trial) == [(at(0), at(5)), (at(20), at(30)), (at(50), at(60))]
     assert worked_s(trial) == 25 * 60
-    assert busy_s([trial, make_trial(minutes=10)]) == 30 * 60
 
 
 def test_a_trial_that_has_not_ended_has_no_time_yet() -> None:
     trial = make_trial()
     trial.datetime_complete = None
-    assert (list_spans(trial), worked_s(trial), busy_s([trial])) == ([], None, 0.0)
+    assert (list_spans(trial), worked_s(trial)) == ([], None)
+    assert list_spans(trial, until=at(7)) == [(at(0), at(7))]
 
 
 @pytest.mark.parametrize(
@@ -82,3 +82,32 @@ def test_a_continued_trial_notes_since_when_nobody_had_trained_it(tmp_path: Path
     assert continued.user_attrs[PAUSES] == [[pytest.approx(60, abs=1), pytest.approx(3600, abs=60)]]
     assert worked_s(continued) == pytest.approx(60, abs=60)
     assert PAUSES not in other.user_attrs
+
+
+def test_a_trial_that_was_interrupted_in_its_first_epoch_was_not_under_way_until_it_was_continued(
+    tmp_path: Path,
+) -> None:
+    """There is no table of epochs that says when it was last trained."""
+    raw = {"space": {"model": "customnet"}, "max_trials": 2, "max_epochs": 1, "pruner": "none"}
+    config, experiment = parse_config(raw, where="test"), Experiment(tmp_path / "x")
+    with open_experiment(experiment, config):
+        study = SearchStudy.open(experiment, config)
+        for _ in range(2):
+            study.next_assignment()
+        study.report(0, make_epoch(1, 0.5))
+    shift_journal(experiment, timedelta(hours=1))
+    study = SearchStudy.open(experiment, config)
+    assert study.next_assignment() is not None
+    study.report(1, make_epoch(1, 0.5))
+    _, continued = list_trials(experiment)
+    assert worked_s(continued) == pytest.approx(0, abs=60)
+
+
+def shift_journal(experiment: Experiment, by: timedelta) -> None:
+    """As if all that it tells of had been so much earlier."""
+    lines = [json.loads(line) for line in experiment.journal.read_text().splitlines()]
+    for line in lines:
+        for key in ("datetime_start", "datetime_complete"):
+            if line.get(key):
+                line[key] = (datetime.fromisoformat(line[key]) - by).isoformat()
+    experiment.journal.write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -107,7 +107,9 @@ def _run(request: Request) -> SearchResult:
             {
                 "path": request.experiment.location,
                 "outcome": result.outcome.value,
-                "idle_share": result.idle_share,
+                "search_s": result.occupancy.search_s,
+                "idle_share": result.occupancy.idle_share,
+                "tail_share": result.occupancy.tail_share,
                 "cost": dataclasses.asdict(cost),
                 "evaluation": evaluation,
             }
@@ -192,7 +194,9 @@ def _search(request: Request, place: _Place, stack: contextlib.ExitStack) -> tup
     queue = read_queue(request.enqueue, config.space) if request.enqueue else ()
     check_room(experiment, config, num_slots=slots.count)
     noted = read_noted(experiment)
-    warm = stack.enter_context(open_experiment(experiment, config, warm_start=request.warm_start))
+    warm = stack.enter_context(
+        open_experiment(experiment, config, warm_start=request.warm_start, num_slots=slots.count)
+    )
     with undone_if_refused(experiment, noted):
         study = SearchStudy.open(experiment, config, warm=warm.trials)
     experiment.send()
@@ -296,6 +300,7 @@ def _show_result(request: Request, prepared: Prepared, result: SearchResult, cos
     from search.records.fold_values import describe_epochs
     from search.records.record import best_epoch, best_trial, read_study
     from search.records.results import read_trials
+    from search.review.cost_text import describe_occupancy
     from search.review.display import trials_table
     from search.running.runner import Outcome
 
@@ -310,9 +315,8 @@ def _show_result(request: Request, prepared: Prepared, result: SearchResult, cos
         told += "" if config.confirm is None else " and not all of the confirmation"
         is_told = result.evaluation is None and best is not None  # with what was not tested, at the end
         say(told if is_told else f"{told}; `{request.resume}` goes on", console)
-    if result.idle_share is not None:
-        why = ", waiting for older trials so that the search repeats exactly" if config.deterministic else ""
-        say(f"slots stood idle {result.idle_share:.0%} of the time{why}", console, style="dim")
+    if result.occupancy.idle_share is not None:
+        say(describe_occupancy(result.occupancy, deterministic=config.deterministic), console, style="dim")
     say(f"epochs of training took {cost} in all, starting, saving and testing not counted", console, style="dim")
     if config.deterministic:
         say(f"fingerprint of the trials: {fingerprint(trials)}", console, style="dim")

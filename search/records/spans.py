@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from optuna.trial import FrozenTrial
@@ -13,16 +12,19 @@ from search.records.record import PAUSES
 Span = tuple[datetime, datetime]
 
 
-def list_spans(trial: FrozenTrial) -> list[Span]:
-    """Those of a trial that has ended, in order; none of another."""
-    if trial.datetime_start is None or trial.datetime_complete is None:
+def list_spans(trial: FrozenTrial, *, until: datetime | None = None) -> list[Span]:
+    """The times in which a trial was under way, in order. ``until``: the moment to which one that has not ended was;
+    ``None``: it has no spans yet."""
+    end = trial.datetime_complete or until
+    if trial.datetime_start is None or end is None:
         return []
+    end = max(end, trial.datetime_start)  # a clock may be put back
     spans, begun = [], trial.datetime_start
     for stopped, continued in _read_pauses(trial, trial.datetime_start):
-        if begun <= stopped <= continued <= trial.datetime_complete:  # a stranger may write anything
+        if begun <= stopped <= continued <= end:  # a stranger may write anything
             spans.append((begun, stopped))
             begun = continued
-    return [*spans, (begun, trial.datetime_complete)]
+    return [*spans, (begun, end)]
 
 
 def worked_s(trial: FrozenTrial) -> float | None:
@@ -31,15 +33,13 @@ def worked_s(trial: FrozenTrial) -> float | None:
     return sum((end - start).total_seconds() for start, end in spans) if spans else None
 
 
-def busy_s(trials: Sequence[FrozenTrial]) -> float:
-    """Seconds in which at least one of the trials that have ended was under way: the union of their times, so that
-    neither parallel trials nor a pause between two runs count."""
-    total_s, until = 0.0, datetime.min
-    for start, end in sorted(span for trial in trials for span in list_spans(trial)):
-        if end > max(start, until):
-            total_s += (end - max(start, until)).total_seconds()
-            until = end
-    return total_s
+def last_moment(trial: FrozenTrial) -> datetime | None:
+    """The last moment of a trial that its record tells of."""
+    if trial.datetime_start is None:
+        return None
+    known = [trial.datetime_start, trial.datetime_complete]
+    known += [continued for _, continued in _read_pauses(trial, trial.datetime_start)]
+    return max(moment for moment in known if moment is not None)
 
 
 def _read_pauses(trial: FrozenTrial, start: datetime) -> list[Span]:

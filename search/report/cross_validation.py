@@ -14,7 +14,6 @@ from search.records.cross_validation import (
     read_cross_validation,
 )
 from search.records.record import STATE_NAMES
-from search.records.spans import busy_s
 from search.report.items import Item, Missing, Numbers, Section
 from search.report.material import Material
 from search.report.wording import count, dataset, duration, parameters, text
@@ -35,7 +34,7 @@ def read_result(material: Material) -> CrossValidation | str:
 def describe_folds(material: Material) -> tuple[str, str]:
     """What was trained and what it came to."""
     states = Counter(STATE_NAMES[trial.state] for trial in material.trials)
-    seconds = busy_s(material.trials)
+    seconds = material.occupancy.search_s
     took = f" in {duration(seconds)}" if seconds else ""
     told = ", ".join(f"{number:,} {state}" for state, number in sorted(states.items()))
     trained = f"This cross-validation trained one configuration on {dataset(material.dataset)}{took}, in folds: {told}."

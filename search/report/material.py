@@ -15,8 +15,10 @@ from search.errors import ExperimentError
 from search.records.confirmation import Confirmation, is_settled, read_confirmation, winner_or_best
 from search.records.experiment import Experiment
 from search.records.inventory import State, find_holder
+from search.records.occupancy import Occupancy, measure_occupancy
 from search.records.record import best_trial, best_value, is_cross_validation, list_trials
 from search.records.results import read_settings
+from search.records.runs import read_runs
 
 _MAX_IMAGES = 100_000
 
@@ -26,7 +28,7 @@ class Material:
     """An experiment as it was when it was read; ``written`` is that moment, in local time.
 
     ``best``: the complete trial with the best value. ``state``: RUNNING, FINISHED or INTERRUPTED. ``confirmation``:
-    what there is of it, if that was asked for.
+    what there is of it, if that was asked for. ``occupancy``: the search's time.
     """
 
     experiment: Experiment
@@ -35,6 +37,7 @@ class Material:
     best: FrozenTrial | None
     state: State
     written: datetime
+    occupancy: Occupancy
     confirmation: Confirmation | None = None
 
     @property
@@ -98,6 +101,7 @@ def read_material(experiment: Experiment) -> Material:
         best=best_trial(trials, settings["metric"]),
         state=State.RUNNING if is_held else State.FINISHED if is_finished else State.INTERRUPTED,
         written=datetime.now().replace(microsecond=0),
+        occupancy=measure_occupancy(trials, read_runs(experiment), now=datetime.now() if is_held else None),
         confirmation=confirmation,
     )
 

@@ -8,7 +8,6 @@ from search.records.fold_values import complete_folds, read_folds
 from search.records.inventory import State
 from search.records.record import STATE_NAMES, best_epoch
 from search.records.results import compact_parameters
-from search.records.spans import busy_s
 from search.report.evaluated import Evaluated
 from search.report.material import Material
 from search.report.wording import count, dataset, duration, network, parameters, text
@@ -43,7 +42,7 @@ def _searched(material: Material) -> str:
     folds = read_folds(material.settings)
     images = f"the first {size:,} training images of {dataset(material.dataset)}" if size else dataset(material.dataset)
     states = Counter(STATE_NAMES[trial.state] for trial in material.trials)
-    seconds = busy_s(material.trials)
+    seconds = material.occupancy.search_s
     took = f" in {duration(seconds)}" if seconds else ""
     return (
         f"This search tried {count(len(material.trials), 'configuration')} of "

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
 
 from optuna.trial import TrialState
 
-from search.records.inventory import State
+from search.records.occupancy import Occupancy, Stay
 from search.report.items import Chart, Missing, Numbers, joined
 from search.report.material import Material
 from search.report.states import NAMES, PATTERNS
@@ -17,65 +15,26 @@ from search.report.wording import count, duration
 _MAX_BARS = 1_500
 _MAX_EDGED = 150  # with edges, that many bars would be edges only
 _MAX_SLOTS = 100
-_OVERLAP = timedelta(seconds=1)  # the next trial of a slot may be drawn before the last one's end is recorded
+_MIN_TAIL = 0.005
 _TITLE = "Timeline"
 
 
-@dataclass(frozen=True)
-class Stay:
-    """A trial's time in a slot."""
-
-    trial: int
-    state: TrialState
-    start: datetime
-    end: datetime
-    slot: int
-
-
-def assign_slots(material: Material) -> list[Stay]:
-    """Each trial in the first slot that is free when it starts, as the study does not record slots; by start."""
-    known = [
-        moment for trial in material.trials for moment in (trial.datetime_start, trial.datetime_complete) if moment
-    ]
-    now = max([material.written, *known] if material.state == State.RUNNING else known, default=material.written)
-    started = [(trial.datetime_start, trial) for trial in material.trials if trial.datetime_start is not None]
-    free_from: list[datetime] = []
-    stays = []
-    for start, trial in sorted(started, key=lambda pair: (pair[0], pair[1].number)):
-        end = max(start, trial.datetime_complete or now)
-        free = [slot for slot, moment in enumerate(free_from) if moment - start <= _OVERLAP]
-        if not free:
-            free_from.append(end)
-        slot = free[0] if free else len(free_from) - 1
-        free_from[slot] = end
-        stays.append(Stay(trial.number, trial.state, start, end, slot))
-    return stays
-
-
 def chart_timeline(material: Material) -> Chart | Missing:
-    """A bar a trial; what is empty is idle."""
-    stays = assign_slots(material)
+    """A bar for each time of a trial in a slot; what is empty is idle, or between two runs."""
+    occupancy = material.occupancy
+    stays, num_slots = occupancy.stays, len(occupancy.slots)
     if not stays:
         return Missing(title=_TITLE, reason="No trial has started yet.")
-    first, last = stays[0].start, max(stay.end for stay in stays)
-    span_s = max((last - first).total_seconds(), 1e-9)
-    num_slots = max(stay.slot for stay in stays) + 1
-    busy_s = [0.0] * num_slots
-    num_trials = [0] * num_slots
-    for stay in stays:
-        busy_s[stay.slot] += (stay.end - stay.start).total_seconds()
-        num_trials[stay.slot] += 1
-    busy_s = [min(seconds, span_s) for seconds in busy_s]
-    idle = 1 - sum(busy_s) / (span_s * num_slots)
+    num_trials = len({stay.trial for stay in stays})
     shown = [stay for stay in stays if stay.slot < _MAX_SLOTS][-_MAX_BARS:]
     slots = sorted({stay.slot for stay in shown})
-    left_out = len(stays) - len(shown)
+    left_out = num_trials - len({stay.trial for stay in shown})
     return Chart(
         key="timeline",
         title=_TITLE,
         description=(
-            f"{count(len(stays), 'trial')} in {count(num_slots, 'slot')} over {duration(span_s)}; "
-            f"the slots were idle {idle:.0%} of that time."
+            f"{count(num_trials, 'trial')} in {count(num_slots, 'slot')} over {duration(occupancy.search_s)}; "
+            f"the slots were idle {occupancy.idle_share or 0:.0%} of that time{_describe_tail(occupancy)}."
         ),
         traces=[trace for state in NAMES if (trace := _bars(shown, state))],
         layout={
@@ -95,18 +54,23 @@ def chart_timeline(material: Material) -> Chart | Missing:
             caption="Slots, busy and idle",
             header=("slot", "trials", "busy", "idle"),
             rows=[
-                (str(slot + 1), f"{num_trials[slot]:,}", duration(seconds), f"{1 - seconds / span_s:.0%}")
-                for slot, seconds in enumerate(busy_s[:_MAX_SLOTS])
+                (str(slot), f"{use.num_trials:,}", duration(use.busy_s), f"{use.idle_share:.0%}")
+                for slot, use in enumerate(occupancy.slots[:_MAX_SLOTS], start=1)
             ],
         ),
         note=joined(
             (
-                "A trial is put into the first slot free at its start; one that was continued counts from its first "
-                "start, and breaks between two runs of a search count as idle.",
-                f"The last {len(shown):,} of {count(len(stays), 'trial')} are drawn." if left_out else "",
+                "A trial is put into the first slot free at its start. Time between two runs of a search counts as "
+                "neither busy nor idle.",
+                f"The last {num_trials - left_out:,} of {count(num_trials, 'trial')} are drawn." if left_out else "",
             )
         ),
     )
+
+
+def _describe_tail(occupancy: Occupancy) -> str:
+    """How much of it was the end of a run, in words."""
+    return f", {occupancy.tail_share:.0%} while the last trials ended" if occupancy.tail_share >= _MIN_TAIL else ""
 
 
 def _bars(stays: Sequence[Stay], state: TrialState) -> dict[str, object]:

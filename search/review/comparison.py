@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
+from optuna.trial import FrozenTrial
+
 from fmnist_models.classes import CLASS_NAMES
 from fmnist_models.errors import UserError
 from fmnist_models.mcnemar import McNemar, mcnemar
 from search.errors import ExperimentError, SelectionError
 from search.records.confirmation import find_winner_or_best
 from search.records.experiment import Experiment
+from search.records.occupancy import Occupancy, read_occupancy
 from search.records.record import STATE_NAMES, is_cross_validation, list_trials
 from search.records.results import compact_parameters, read_settings
-from search.records.spans import busy_s
 from search.review.trial_detail import differing
 
 if TYPE_CHECKING:
@@ -40,10 +42,10 @@ class Accuracy:
 class Side:
     """One of the experiments.
 
-    ``search_s``: seconds in which at least one of the trials that have ended was under way. ``parameters``: of the
-    best trial, which is the winner if some were confirmed; ``best_value`` is the search's own. ``test``: ``None`` if
-    there is no result; ``no_test`` says why. ``is_cross_validation``: the trials are folds of one configuration, of
-    which none is the best and none met the test images.
+    ``search_s`` and ``idle_share``: as ``search.records.occupancy`` has them. ``parameters``: of the best trial, which
+    is the winner if some were confirmed; ``best_value`` is the search's own. ``test``: ``None`` if there is no result;
+    ``no_test`` says why. ``is_cross_validation``: the trials are folds of one configuration, of which none is the best
+    and none met the test images.
     """
 
     location: str
@@ -54,6 +56,7 @@ class Side:
     best_trial: int | None
     trials: Mapping[str, int]
     search_s: float
+    idle_share: float | None
     trials_per_hour: float | None
     parameters: Mapping[str, Any]
     settings: Mapping[str, Any]
@@ -117,7 +120,8 @@ def compare(experiments: Sequence[Experiment]) -> Comparison:
 def _read_side(experiment: Experiment) -> Side:
     settings, trials = read_settings(experiment), list_trials(experiment)
     best = find_winner_or_best(experiment, settings, trials)
-    search_s = busy_s(trials)
+    occupancy = _read_occupancy(experiment, trials)
+    search_s = occupancy.search_s
     num_ended = sum(trial.state.is_finished() for trial in trials)
     are_folds = is_cross_validation(trials)
     test, no_test = (None, _never_tested(experiment)) if are_folds else _read_test(experiment)
@@ -130,6 +134,7 @@ def _read_side(experiment: Experiment) -> Side:
         best_trial=None if best is None else best.number,
         trials=dict(Counter(STATE_NAMES[trial.state] for trial in trials)),
         search_s=search_s,
+        idle_share=occupancy.idle_share,
         trials_per_hour=num_ended / search_s * 3600 if search_s > 0 else None,
         parameters={} if best is None else compact_parameters(best.params),
         settings=_flatten(settings),
@@ -137,6 +142,13 @@ def _read_side(experiment: Experiment) -> Side:
         no_test=no_test,
         is_cross_validation=are_folds,
     )
+
+
+def _read_occupancy(experiment: Experiment, trials: Sequence[FrozenTrial]) -> Occupancy:
+    try:
+        return read_occupancy(experiment, trials)
+    except OSError as error:
+        raise ExperimentError(f"{experiment.lock} cannot be looked at: {error.strerror}") from error
 
 
 def _flatten(settings: Mapping[str, Any]) -> dict[str, Any]:

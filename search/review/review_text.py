@@ -8,6 +8,7 @@ from typing import Any
 from rich.text import Text
 
 from fmnist_models.errors import printable
+from search.records.occupancy import TIME_MEANS
 from search.records.results import format_value
 from search.review.comparison import Comparison, Pair, Side
 from search.review.importance import Importances
@@ -25,7 +26,7 @@ def describe_comparison(comparison: Comparison, *, width: int) -> Text:
     if len(set(names)) < len(names):
         names = [side.location for side in sides]
     _add_columns(text, names, _rows(sides), width)
-    _add(text, "time: in which at least one of the trials that have ended was under way", "dim")
+    _add(text, TIME_MEANS, "dim")
     for title, values in (("settings", comparison.settings), ("parameters of the best trials", comparison.parameters)):
         _add(text, f"\n{title} that differ" if values else f"\n{title}: no difference", "bold")
         if values:
@@ -73,6 +74,7 @@ def _rows(sides: Sequence[Side]) -> list[list[str]]:
         ["of trial", *(_as_cell(side.best_trial) for side in sides)],
         ["trials", *(_describe_states(side.trials) for side in sides)],
         ["time", *(_as_duration(side.search_s) for side in sides)],
+        ["slots idle", *("-" if side.idle_share is None else f"{side.idle_share:.0%}" for side in sides)],
         ["trials an hour", *("-" if s.trials_per_hour is None else f"{s.trials_per_hour:.4g}" for s in sides)],
         ["test accuracy", *("not tested" if t is None else f"{t.accuracy:.2%} of {t.num_images:,}" for t in tests)],
         ["of trial", *("" if test is None else str(test.trial) for test in tests)],

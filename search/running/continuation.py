@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from fmnist_models.errors import FileError
-from fmnist_models.files import read_bounded, read_json, write_aside
+from fmnist_models.files import read_bounded, write_aside
 from search.configuration.config import SearchConfig, read_config
 from search.errors import ConfigError, ExperimentError
 from search.records.experiment import Experiment
 from search.records.lock import lock_experiment
-from search.records.versions import collect_versions
+from search.records.runs import append_run
 from search.study.warm_start import MAX_CHARS, WarmStart, dump_warm_start, parse_warm_start, read_warm_start
 
 # What may change between two runs of one experiment: its trials stay comparable.
@@ -99,12 +97,16 @@ def undone_if_refused(experiment: Experiment, noted: dict[Path, bytes] | None) -
 
 @contextlib.contextmanager
 def open_experiment(
-    experiment: Experiment, config: SearchConfig, *, warm_start: Experiment | None = None
+    experiment: Experiment,
+    config: SearchConfig,
+    *,
+    warm_start: Experiment | None = None,
+    num_slots: int | None = None,
 ) -> Iterator[WarmStart]:
     """Holds the experiment for this process: makes its folder, or takes the one there is, and notes what runs in it.
 
-    ``warm_start``: the experiment whose trials a new one's sampler shall learn from. Gives what it learns from, of
-    this or of the experiment's first run.
+    ``warm_start``: the experiment whose trials a new one's sampler shall learn from. ``num_slots``: how many trials the
+    run trains at a time. Gives what it learns from, of this or of the experiment's first run.
 
     Raises:
         ConfigError: the experiment exists with a configuration or a warm start that does not go with this one.
@@ -122,10 +124,8 @@ def open_experiment(
                 write_aside(experiment.warm_start, dump_warm_start(warm))
         for part in experiment.path.rglob(".*.part"):  # what a killed process was writing
             part.unlink(missing_ok=True)
-        runs = _read_runs(experiment)
-        runs.append({"time": time.strftime("%Y-%m-%d %H:%M:%S"), **collect_versions()})
         write_aside(experiment.config, config.to_yaml())
-        write_aside(experiment.versions, json.dumps(runs, indent=2) + "\n")
+        append_run(experiment, num_slots=num_slots)
         yield warm
 
 
@@ -153,12 +153,3 @@ def _clear(experiment: Experiment) -> None:
     shutil.rmtree(experiment.trials, ignore_errors=True)
     experiment.trials.mkdir(exist_ok=True)
     experiment.warm_start.unlink(missing_ok=True)
-
-
-def _read_runs(experiment: Experiment) -> list[Any]:
-    """The runs so far; they are for people to read, so nothing hangs on them."""
-    try:
-        runs = read_json(experiment.versions)
-    except (FileNotFoundError, FileError):
-        return []
-    return runs if isinstance(runs, list) else []

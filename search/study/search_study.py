@@ -31,6 +31,7 @@ from search.records.record import (
     open_study,
 )
 from search.records.repetition import Repetition, check_is_search, read_repetition
+from search.records.spans import last_moment
 from search.study.fold_standings import FoldStandings
 from search.study.horizon import Horizon
 from search.study.pruning import build_pruner
@@ -97,7 +98,7 @@ class SearchStudy:
         for trial in trials:
             self._learn(trial)
         self._interrupted = [n for n in sorted(self._open) if self._settle(n) == TrialState.RUNNING]
-        self._last_trained = _find_last_trained(experiment, self._interrupted)
+        self._last_trained = {} if experiment is None else _find_last_trained(experiment, trials, self._interrupted)
 
     @classmethod
     def open(cls, experiment: Experiment, config: SearchConfig, *, warm: Sequence[FrozenTrial] = ()) -> SearchStudy:
@@ -313,15 +314,18 @@ class SearchStudy:
         return state
 
 
-def _find_last_trained(experiment: Experiment | None, numbers: Sequence[int]) -> dict[int, datetime]:
-    """When the last epoch of each was saved, as far as this machine has seen it, in local time."""
+def _find_last_trained(
+    experiment: Experiment, trials: Sequence[FrozenTrial], numbers: Sequence[int]
+) -> dict[int, datetime]:
+    """When the last epoch of each was saved, in local time; where this machine has not seen it, the last moment that
+    the study tells of."""
     found: dict[int, datetime] = {}
-    if experiment is None:
-        return found
     for number in numbers:
         with contextlib.suppress(OSError):
             found[number] = datetime.fromtimestamp(experiment.trial(number).epochs.stat().st_mtime)
-    return found
+    moments = [moment for trial in trials if (moment := last_moment(trial)) is not None]
+    last = max([*moments, *found.values()], default=None)
+    return {number: moment for number in numbers if (moment := found.get(number, last)) is not None}
 
 
 def _build_standings(config: SearchConfig, *, window: int | None) -> Standings | FoldStandings:

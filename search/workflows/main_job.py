@@ -6,7 +6,6 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 from optuna.trial import FrozenTrial
@@ -17,8 +16,10 @@ from fmnist_models.training import Training
 from search.configuration.config import SearchConfig
 from search.records.evaluation_file import Evaluation
 from search.records.experiment import Experiment
+from search.records.occupancy import Occupancy, measure_occupancy
 from search.records.record import best_trial
 from search.records.results import read_trials
+from search.records.runs import read_runs
 from search.running.preparation import Prepared
 from search.running.progress import Progress
 from search.running.runner import Outcome, run_trials
@@ -33,14 +34,13 @@ from search.workflows.evaluation import evaluate_and_save
 class SearchResult:
     """How a search ended; no evaluation if no trial is complete, or if it is not known yet which one is the winner.
 
-    ``idle_share``: of the slots' time in this run in which they had no trial, 0…1, confirmations left out; ``None`` if
-    nothing ran.
+    ``occupancy``: of all runs of the search, confirmations left out.
     """
 
     outcome: Outcome
     num_trials: int
     evaluation: Evaluation | None
-    idle_share: float | None
+    occupancy: Occupancy
 
 
 def run_search(
@@ -61,7 +61,7 @@ def run_search(
         DataError: the test images are damaged or missing.
         KeyboardInterrupt: SIGINT; the table of trials is written all the same.
     """
-    config, since = prepared.config, datetime.now()
+    config = prepared.config
     until_s = None if config.time_budget_s is None else time.monotonic() + config.time_budget_s
     try:
         outcome = run_trials(experiment, prepared, slots, study=study, progress=progress, make_training=make_training)
@@ -90,7 +90,8 @@ def run_search(
         )
     else:
         experiment.send()
-    return SearchResult(outcome, len(trials), evaluation, idle_share(trials, since=since, num_slots=slots.count))
+    occupancy = measure_occupancy(trials, read_runs(experiment), now=None)
+    return SearchResult(outcome, len(trials), evaluation, occupancy)
 
 
 def _is_testable(experiment: Experiment, config: SearchConfig, outcome: Outcome, trials: Sequence[FrozenTrial]) -> bool:
@@ -99,20 +100,6 @@ def _is_testable(experiment: Experiment, config: SearchConfig, outcome: Outcome,
     if config.confirm is None and config.folds is None:
         return True
     return outcome == Outcome.FINISHED and (config.folds is None or is_final(experiment, config, trials))
-
-
-def idle_share(trials: Sequence[FrozenTrial], *, since: datetime, num_slots: int) -> float | None:
-    """How much of the time of ``num_slots`` slots, from ``since`` to the last trial's end, no trial had."""
-    spans = [
-        (max(trial.datetime_start, since), trial.datetime_complete)
-        for trial in trials
-        if trial.datetime_start and trial.datetime_complete and trial.datetime_complete > since
-    ]
-    if not spans:
-        return None
-    start, end = min(start for start, _ in spans), max(end for _, end in spans)
-    busy_s = sum((end - start).total_seconds() for start, end in spans)
-    return max(0.0, 1 - busy_s / (num_slots * (end - start).total_seconds()))
 
 
 def _write_table(experiment: Experiment) -> None:

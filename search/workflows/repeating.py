@@ -81,7 +81,7 @@ def train_repetitions(
     before = list_trials(experiment) if experiment.exists() else []
     total = len(before) + len(_missing(before, wanted))
     config = _derive_config(prepared, total, time_left_s=time_left_s, keep_weights=keep_weights)
-    with open_experiment(experiment, config):
+    with open_experiment(experiment, config, num_slots=slots.count):
         study = open_study(experiment, study_storage=config.study_storage, direction=DIRECTIONS[config.metric])
         trials = study.get_trials(deepcopy=False)
         missing = _missing(trials, wanted)
