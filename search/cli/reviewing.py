@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated
 
 import typer
@@ -20,11 +21,17 @@ def evaluate(
     experiments_dir: ExperimentsDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Test a trial's best epoch on the test images, and save and show the result."""
+    """Test a trial's best epoch on the test images, and save and show the result.
+
+    Each look at the test images is logged in the experiment's
+    test_looks.jsonl, and from the second one on there is a warning: a result
+    that is picked from several looks is better than the model is.
+    """
     from rich.console import Console
 
     from fmnist_models.data import data_root
     from search.configuration.config import read_config
+    from search.records.looks import list_looks
     from search.running.preparation import load_training_data
     from search.workflows.evaluation import evaluate_and_save
 
@@ -34,9 +41,10 @@ def evaluate(
     normalisation = load_training_data(config, data_root=root).normalisation
     evaluation = evaluate_and_save(found, config, trial, data_root=root, normalisation=normalisation)
     if as_json:
-        print_json(evaluation.to_dict())
+        looks = [dataclasses.asdict(look) for look in list_looks(found)]
+        print_json({**evaluation.to_dict(), "test_looks": looks})
     else:
-        print_evaluation(evaluation, found.location if trial is None else found.trial(trial).location, Console())
+        print_evaluation(evaluation, found, found.location if trial is None else found.trial(trial).location, Console())
 
 
 def importance(

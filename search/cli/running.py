@@ -97,12 +97,14 @@ def _run(request: Request) -> SearchResult:
     with contextlib.ExitStack() as stack:
         place = _find_place(request, stack)  # what starts while the modules below are loaded
         from search.records.cost import measure_cost
+        from search.records.looks import list_looks
 
         prepared, result = _search(request, place, stack)
     config = prepared.config
     cost = measure_cost(request.experiment, cpus=config.cpus, gpus=config.gpus_per_trial)
     if request.as_json:
         evaluation = result.evaluation.to_dict() if result.evaluation else None
+        looks = [dataclasses.asdict(look) for look in list_looks(request.experiment)]
         print_json(
             {
                 "path": request.experiment.location,
@@ -112,6 +114,7 @@ def _run(request: Request) -> SearchResult:
                 "tail_share": result.occupancy.tail_share,
                 "cost": dataclasses.asdict(cost),
                 "evaluation": evaluation,
+                "test_looks": looks,
             }
         )
     else:
@@ -321,7 +324,7 @@ def _show_result(request: Request, prepared: Prepared, result: SearchResult, cos
     if config.deterministic:
         say(f"fingerprint of the trials: {fingerprint(trials)}", console, style="dim")
     if result.evaluation is not None:
-        print_evaluation(result.evaluation, experiment.location, console)
+        print_evaluation(result.evaluation, experiment, experiment.location, console)
     elif best is None:
         say(f"no trial is complete, so none was tested; all is in {experiment.location}", console)
         for line in describe_failures(trials):

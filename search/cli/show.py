@@ -20,8 +20,10 @@ def find(reference: str, directory: str | None) -> Experiment:
     return find_experiment(reference, directory=experiments_dir(directory))
 
 
-def print_evaluation(evaluation: Evaluation, folder: str, console: Console) -> None:
+def print_evaluation(evaluation: Evaluation, experiment: Experiment, folder: str, console: Console) -> None:
+    from search.records.looks import list_looks
     from search.review.display import confirmation_table, per_class_table
+    from search.review.looks_text import describe_looks, is_warning
 
     if evaluation.confirmation is not None:
         console.print(confirmation_table(evaluation.confirmation))
@@ -38,6 +40,8 @@ def print_evaluation(evaluation: Evaluation, folder: str, console: Console) -> N
         style="bold green",
         highlight=False,
     )
+    looks = list_looks(experiment)
+    say(describe_looks(looks, experiment), console, style="bold yellow" if is_warning(looks) else "dim")
     say(f"everything is in {folder}", console)
 
 

@@ -86,6 +86,11 @@ class Experiment:
         return EvaluationFiles(self.path)
 
     @property
+    def test_looks(self) -> Path:
+        """The log of looks at the test images, a line of JSON each at its beginning and at its end."""
+        return self.path / "test_looks.jsonl"
+
+    @property
     def cross_validation(self) -> Path:
         """What the folds of a cross-validation came to; ``cross_validation_table`` has the same as a table."""
         return self.path / "crossval.json"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from search.records.looks import list_looks
 from search.report.calibration import chart_calibration
 from search.report.classes import chart_classes, estimate_classes
 from search.report.cross_validation import read_result, tabulate_estimates
@@ -24,6 +25,7 @@ from search.report.slices import chart_slices, varying
 from search.report.timeline import chart_timeline
 from search.report.training import chart_training
 from search.review.confirmation_text import HEADER, describe_confirmation, tabulate_confirmation
+from search.review.looks_text import describe_looks
 
 _PREPARE = "fmnist data prepare"
 
@@ -97,7 +99,9 @@ class Content:
             items: list[Item] = [Missing(title="Test result", reason=self._evaluated, command=self._evaluate)]
         else:
             items = self._tested(self._evaluated)
-        return Section(key="winner", title="The winner on test images", items=items)
+        experiment = self.material.experiment
+        lead = describe_looks(list_looks(experiment), experiment)
+        return Section(key="winner", title="The winner on test images", items=items, lead=lead)
 
     def pictures(self) -> Section:
         """The pictures of the paper."""

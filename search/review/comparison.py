@@ -18,6 +18,7 @@ from fmnist_models.mcnemar import McNemar, mcnemar
 from search.errors import ExperimentError, SelectionError
 from search.records.confirmation import find_winner_or_best
 from search.records.experiment import Experiment
+from search.records.looks import list_looks
 from search.records.occupancy import Occupancy, read_occupancy
 from search.records.record import STATE_NAMES, is_cross_validation, list_trials
 from search.records.results import compact_parameters, read_settings
@@ -44,8 +45,8 @@ class Side:
 
     ``search_s`` and ``idle_share``: as ``search.records.occupancy`` has them. ``parameters``: of the best trial, which
     is the winner if some were confirmed; ``best_value`` is the search's own. ``test``: ``None`` if there is no result;
-    ``no_test`` says why. ``is_cross_validation``: the trials are folds of one configuration, of which none is the best
-    and none met the test images.
+    ``no_test`` says why. ``num_test_looks``: how often the test images were looked at. ``is_cross_validation``: the
+    trials are folds of one configuration, of which none is the best and none met the test images.
     """
 
     location: str
@@ -62,6 +63,7 @@ class Side:
     settings: Mapping[str, Any]
     test: Accuracy | None
     no_test: str | None
+    num_test_looks: int
     is_cross_validation: bool
 
 
@@ -140,6 +142,7 @@ def _read_side(experiment: Experiment) -> Side:
         settings=_flatten(settings),
         test=test,
         no_test=no_test,
+        num_test_looks=len(list_looks(experiment)),
         is_cross_validation=are_folds,
     )
 

@@ -77,6 +77,7 @@ def _rows(sides: Sequence[Side]) -> list[list[str]]:
         ["slots idle", *("-" if side.idle_share is None else f"{side.idle_share:.0%}" for side in sides)],
         ["trials an hour", *("-" if s.trials_per_hour is None else f"{s.trials_per_hour:.4g}" for s in sides)],
         ["test accuracy", *("not tested" if t is None else f"{t.accuracy:.2%} of {t.num_images:,}" for t in tests)],
+        ["test looks", *(str(side.num_test_looks) for side in sides)],
         ["of trial", *("" if test is None else str(test.trial) for test in tests)],
         ["95 % interval", *("" if t is None else f"{t.accuracy_low:.2%} to {t.accuracy_high:.2%}" for t in tests)],
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,15 @@ from fmnist_models.flip_averaging import for_inference
 from fmnist_models.metrics import score
 from fmnist_models.networks import build_network
 from fmnist_models.prediction import DeviceImages, predict_scores
-from fmnist_models.saved_model import ModelConfig
+from fmnist_models.saved_model import ModelConfig, is_saved_model
 from search.configuration.config import SearchConfig
 from search.configuration.space import MODEL
 from search.errors import ExperimentError
-from search.records.confirmation import choose_winner, find_final, is_settled, read_confirmation
-from search.records.evaluation_file import Evaluation
+from search.records.confirmation import Confirmation, choose_winner, find_final, is_settled, read_confirmation
+from search.records.evaluation_file import Evaluation, read_evaluation
 from search.records.experiment import FINAL, EvaluationFiles, Experiment
 from search.records.fold_values import fold_epochs
+from search.records.looks import begin_look, end_look
 from search.records.predictions import Predictions, format_predictions
 from search.records.record import best_epoch, best_trial, best_value, is_cross_validation, read_study
 from search.running.saver import saved_epoch
@@ -84,8 +86,11 @@ def evaluate_trial(
     data_root: Path,
     normalisation: Normalisation,
     rule: str,
+    command: str,
+    of_trial: int | None = None,
 ) -> tuple[Evaluation, Predictions]:
-    """Tests the trial's best epoch on the test images, in fp32; ``rule`` says how the trial was chosen.
+    """Tests the trial's best epoch on the test images, in fp32; ``rule`` says how the trial was chosen. The look is
+    logged before it is taken, as one of ``command`` at trial ``of_trial``, if that is another one.
 
     Raises:
         ExperimentError: the trial's checkpoint is gone or unreadable, or not of the configured space.
@@ -118,9 +123,13 @@ def evaluate_trial(
     model, hyperparameters = load_predictor(experiment, config, trial)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     test = load_images(config.dataset, "test", root=data_root, size=config.test_size)
+    whole, looked_at = experiment.whole or experiment, trial.number if of_trial is None else of_trial
+    look = begin_look(whole, trial=looked_at, command=command, num_images=len(test))
     images = DeviceImages(test, device).images
     probabilities = predict_scores(model.to(device), images, normalisation=normalisation).softmax(1)
     predictions = Predictions(test.labels, probabilities.cpu().numpy())
+    scores = score(test.labels, predictions.predicted, class_names=CLASS_NAMES)
+    end_look(whole, look, accuracy=scores.accuracy)
     evaluation = Evaluation(
         experiment=experiment.name,
         dataset=config.dataset,
@@ -130,7 +139,7 @@ def evaluate_trial(
         value=value,
         rule=rule,
         hyperparameters=hyperparameters,
-        scores=score(test.labels, predictions.predicted, class_names=CLASS_NAMES),
+        scores=scores,
     )
     return evaluation, predictions
 
@@ -183,6 +192,7 @@ def evaluate_final(
     data_root: Path,
     normalisation: Normalisation,
     rule: str,
+    command: str,
 ) -> tuple[Evaluation, Predictions]:
     """Tests a trial of the experiment's part ``FINAL``. What its own epochs say of the validation images, which it was
     trained on, counts for nothing: ``value`` is what trial ``of_trial`` was chosen by. ``normalisation``: of all
@@ -193,7 +203,14 @@ def evaluate_final(
         DataError: the test images are damaged or missing.
     """
     evaluation, predictions = evaluate_trial(
-        experiment.part(FINAL), config, final, data_root=data_root, normalisation=normalisation, rule=rule
+        experiment.part(FINAL),
+        config,
+        final,
+        data_root=data_root,
+        normalisation=normalisation,
+        rule=rule,
+        command=command,
+        of_trial=of_trial,
     )
     found = dataclasses.replace(evaluation, experiment=experiment.name, trial=of_trial, value=value)
     return found, predictions
@@ -230,6 +247,88 @@ def save_best_model(
     write_aside(experiment.best_config, model_config.to_json())
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Chosen:
+    """What is to be tested. ``number`` and ``value``: the trial, and what it was chosen by; ``final``: its training on
+    all images, ``None`` if it is tested as it was searched."""
+
+    number: int
+    value: float | None
+    epoch: int | None
+    rule: str
+    confirmation: Confirmation | None
+    final: FrozenTrial | None
+
+
+def _choose_winner(experiment: Experiment, config: SearchConfig) -> _Chosen:
+    trials = read_study(experiment).get_trials(deepcopy=False)
+    confirmation = read_confirmation(experiment, config.model_dump(), trials)
+    if not is_settled(experiment, config.model_dump(), trials):
+        raise ExperimentError(_why_unsettled(experiment, config))
+    has_folds = config.folds is not None
+    winner = choose_winner(trials, confirmation, metric=config.metric, has_folds=has_folds)
+    if has_folds and winner is None and confirmation is not None:
+        raise ExperimentError(f"{experiment.name} has no model to test: {NONE_CONFIRMED}")
+    final = None if winner is None else find_final(experiment, winner[0])
+    if winner is not None and final is not None:
+        return _Chosen(
+            number=winner[0],
+            value=winner[1],
+            epoch=best_epoch(final, config.metric),
+            rule=RULE_FOLDS if confirmation is None else RULE_CONFIRMED,
+            confirmation=confirmation,
+            final=final,
+        )
+    trial = choose_trial(experiment, config, None)
+    return _Chosen(
+        number=trial.number,
+        value=best_value(trial, config.metric),
+        epoch=best_epoch(trial, config.metric),
+        rule=RULE if confirmation is None else RULE_UNCONFIRMED,
+        confirmation=confirmation,
+        final=None,
+    )
+
+
+def evaluate_winner(
+    experiment: Experiment, config: SearchConfig, *, data_root: Path, normalisation: Normalisation
+) -> Evaluation:
+    """At the end of a search: the saved result if it is of the present winner, which is not tested again, else as
+    ``evaluate_and_save``.
+
+    Raises:
+        ExperimentError, DataError: as ``evaluate_and_save``.
+    """
+    chosen = _choose_winner(experiment, config)
+    saved = _read_saved(experiment, config, chosen)
+    if saved is None:
+        return evaluate_and_save(
+            experiment, config, None, data_root=data_root, normalisation=normalisation, command="search"
+        )
+    evaluation = dataclasses.replace(saved, rule=chosen.rule, confirmation=chosen.confirmation)
+    if evaluation != saved:
+        write_aside(experiment.evaluation.summary, json.dumps(evaluation.to_dict(), indent=2) + "\n")
+    experiment.send()
+    return evaluation
+
+
+def _read_saved(experiment: Experiment, config: SearchConfig, chosen: _Chosen) -> Evaluation | None:
+    """The result of a test of what is chosen; ``None`` if there is none, or not all that goes with it."""
+    best = experiment.best_weights.parent
+    try:
+        if experiment.store is not None:
+            experiment.store.fetch(best)
+        saved = read_evaluation(experiment.evaluation)
+    except ExperimentError:
+        return None
+    if saved is None or not is_saved_model(best) or not all(path.is_file() for path in experiment.evaluation.all):
+        return None
+    was_final = saved.rule in (RULE_FOLDS, RULE_CONFIRMED)
+    found = (saved.dataset, saved.trial, saved.epoch, saved.value, was_final)
+    wanted = (config.dataset, chosen.number, chosen.epoch, chosen.value, chosen.final is not None)
+    return saved if found == wanted else None
+
+
 def evaluate_and_save(
     experiment: Experiment,
     config: SearchConfig,
@@ -237,50 +336,47 @@ def evaluate_and_save(
     *,
     data_root: Path,
     normalisation: Normalisation,
+    command: str = "evaluate",
 ) -> Evaluation:
     """Tests a trial, or if ``number`` is ``None`` the best one, and saves the result with it or with the experiment.
     Where the best trials were confirmed, or are means over folds, the best one is the winner, as it was trained on all
-    images.
+    images. ``command``: what the log of looks at the test images says of this one.
 
     Raises:
         ExperimentError: no such trial, or no checkpoint of it, or it is not known yet which trial is the winner, or the
             result cannot be saved.
         DataError: the test images are damaged or missing.
     """
-    confirmation, winner = None, None
-    if number is None:
-        trials = read_study(experiment).get_trials(deepcopy=False)
-        confirmation = read_confirmation(experiment, config.model_dump(), trials)
-        if not is_settled(experiment, config.model_dump(), trials):
-            raise ExperimentError(_why_unsettled(experiment, config))
-        has_folds = config.folds is not None
-        winner = choose_winner(trials, confirmation, metric=config.metric, has_folds=has_folds)
-        if has_folds and winner is None and confirmation is not None:
-            raise ExperimentError(f"{experiment.name} has no model to test: {NONE_CONFIRMED}")
-    final = None if winner is None else find_final(experiment, winner[0])
-    if winner is not None and final is not None:
+    chosen = None if number is not None else _choose_winner(experiment, config)
+    if chosen is not None and chosen.final is not None and chosen.value is not None:
         normalisation = measure_normalisation(
             load_images(config.dataset, "train", root=data_root, size=config.train_size)
         )
         evaluation, predictions = evaluate_final(
             experiment,
             config,
-            final,
-            of_trial=winner[0],
-            value=winner[1],
+            chosen.final,
+            of_trial=chosen.number,
+            value=chosen.value,
             data_root=data_root,
             normalisation=normalisation,
-            rule=RULE_FOLDS if confirmation is None else RULE_CONFIRMED,
+            rule=chosen.rule,
+            command=command,
         )
-        weights = experiment.part(FINAL).trial(final.number).best
+        weights = experiment.part(FINAL).trial(chosen.final.number).best
     else:
         trial = choose_trial(experiment, config, number)
-        rule = RULE_NAMED if number is not None else RULE if confirmation is None else RULE_UNCONFIRMED
         evaluation, predictions = evaluate_trial(
-            experiment, config, trial, data_root=data_root, normalisation=normalisation, rule=rule
+            experiment,
+            config,
+            trial,
+            data_root=data_root,
+            normalisation=normalisation,
+            rule=RULE_NAMED if chosen is None else chosen.rule,
+            command=command if number is None else f"{command} --trial {number}",
         )
         weights = experiment.trial(trial.number).best
-    evaluation = dataclasses.replace(evaluation, confirmation=confirmation)
+    evaluation = dataclasses.replace(evaluation, confirmation=None if chosen is None else chosen.confirmation)
     try:
         if number is None:
             save_best_model(experiment, evaluation, weights, normalisation=normalisation)

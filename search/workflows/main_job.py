@@ -27,7 +27,7 @@ from search.running.slots import Slots
 from search.running.trainable import Trainable
 from search.study.search_study import SearchStudy
 from search.workflows.confirming import confirm_best, is_final
-from search.workflows.evaluation import evaluate_and_save
+from search.workflows.evaluation import evaluate_winner
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,7 @@ def run_search(
     _write_table(experiment)
     evaluation = None
     if best_trial(trials, config.metric) is not None and _is_testable(experiment, config, outcome, trials):
-        evaluation = evaluate_and_save(
-            experiment, config, None, data_root=data_root, normalisation=prepared.data.normalisation
-        )
+        evaluation = evaluate_winner(experiment, config, data_root=data_root, normalisation=prepared.data.normalisation)
     else:
         experiment.send()
     occupancy = measure_occupancy(trials, read_runs(experiment), now=None)

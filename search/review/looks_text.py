@@ -1,0 +1,27 @@
+"""How often the test images were looked at, in words. Neither Ray nor torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from search.records.experiment import Experiment
+from search.records.looks import Look
+
+
+def describe_looks(looks: Sequence[Look], experiment: Experiment) -> str:
+    """One sentence; from the second look on it is a warning (see ``is_warning``)."""
+    if not looks:
+        return "The test images have not been looked at."
+    if not is_warning(looks):
+        return "This was the first look at the test images."
+    trials = len({look.trial for look in looks})
+    models = "of the same trial" if trials == 1 else f"of {trials} trials"
+    return (
+        f"The test images have been looked at {len(looks)} times, {models}: a result that is picked from several looks "
+        f"is better than the model is. {experiment.test_looks.name} lists them."
+    )
+
+
+def is_warning(looks: Sequence[Look]) -> bool:
+    """Whether there was more than one look."""
+    return len(looks) > 1

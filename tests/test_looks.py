@@ -1,0 +1,118 @@
+"""Every look at the test images is in the log, whatever happens while it is taken."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from made_experiment import make_experiment
+from typer.testing import CliRunner
+
+from fmnist_models.checkpoint import save_weights
+from fmnist_models.data import Normalisation
+from fmnist_models.networks import build_network
+from search.cli import app
+from search.configuration.config import SearchConfig, parse_config
+from search.errors import ExperimentError
+from search.records.experiment import Experiment
+from search.records.looks import begin_look, end_look, list_looks
+from search.report.content import Content
+from search.report.material import read_material
+from search.review.comparison import compare
+from search.review.looks_text import describe_looks, is_warning
+from search.workflows import evaluation
+from search.workflows.evaluation import evaluate_and_save, evaluate_winner
+
+OPTIONS = {"data_root": Path("unused"), "normalisation": Normalisation(0.3, 0.3)}
+
+
+def configure(max_trials: int = 2) -> SearchConfig:
+    raw = {"dataset": "synthetic", "space": {"model": "customnet"}, "max_trials": max_trials, "max_epochs": 1}
+    sizes = {"train_size": 200, "test_size": 50, "pruner": "none", "metric": "val_accuracy"}
+    return parse_config(raw | sizes, where="test")
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Experiment:
+    made = make_experiment(tmp_path / "x", configure(), [[0.5], [0.6]])
+    for number in (0, 1):
+        torch.manual_seed(number)
+        files = made.trial(number)
+        files.path.mkdir(parents=True)
+        save_weights(files.best, build_network("customnet", {}).state_dict())
+    return made
+
+
+def test_each_look_is_logged_with_what_it_showed(experiment: Experiment) -> None:
+    assert list_looks(experiment) == []
+    best = evaluate_and_save(experiment, configure(), None, **OPTIONS)
+    named = evaluate_and_save(experiment, configure(), 0, **OPTIONS)
+    found = [(look.trial, look.command, look.num_images, look.accuracy) for look in list_looks(experiment)]
+    assert found == [(1, "evaluate", 50, best.scores.accuracy), (0, "evaluate --trial 0", 50, named.scores.accuracy)]
+
+
+def test_a_look_that_was_cut_short_is_in_the_log(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluation, "predict_scores", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_and_save(experiment, configure(), None, **OPTIONS)
+    [look] = list_looks(experiment)
+    assert (look.trial, look.accuracy) == (1, None)
+
+
+def test_what_cannot_be_logged_is_not_looked_at(experiment: Experiment) -> None:
+    experiment.test_looks.mkdir()
+    with pytest.raises(ExperimentError, match="so the test images were not looked at"):
+        evaluate_and_save(experiment, configure(), None, **OPTIONS)
+    assert not experiment.evaluation.summary.exists()
+
+
+def test_a_search_that_goes_on_tests_the_same_winner_once_and_another_one_again(experiment: Experiment) -> None:
+    first = evaluate_winner(experiment, configure(), **OPTIONS)
+    assert evaluate_winner(experiment, configure(), **OPTIONS) == first
+    assert [look.command for look in list_looks(experiment)] == ["search"]
+    (experiment.evaluation.predictions).unlink()
+    assert evaluate_winner(experiment, configure(), **OPTIONS) == first
+    assert len(list_looks(experiment)) == 2, "what is missing is made anew, which is a look"
+    make_experiment(experiment.path, configure(max_trials=3), [[0.9]])
+    experiment.trial(2).path.mkdir()
+    save_weights(experiment.trial(2).best, build_network("customnet", {}).state_dict())
+    assert evaluate_winner(experiment, configure(max_trials=3), **OPTIONS).trial == 2
+    assert [look.trial for look in list_looks(experiment)] == [1, 1, 2]
+
+
+def test_looks_of_versions_that_kept_no_log_count_as_far_as_they_left_a_result(experiment: Experiment) -> None:
+    evaluate_and_save(experiment, configure(), None, **OPTIONS)
+    evaluate_and_save(experiment, configure(), 0, **OPTIONS)
+    experiment.test_looks.unlink()
+    assert [look.trial for look in list_looks(experiment)] == [1, 0]
+    evaluate_and_save(experiment, configure(), 0, **OPTIONS)
+    assert [look.trial for look in list_looks(experiment)] == [1, 0, 0]
+
+
+def test_lines_cut_short_or_strange_are_no_looks_and_hide_none(tmp_path: Path) -> None:
+    experiment = Experiment(tmp_path)
+    experiment.test_looks.write_text('7\n{"id": 3}\n{"id": "a", "ti')
+    look = begin_look(experiment, trial=4, command="search", num_images=10)
+    end_look(experiment, look, accuracy=0.5)
+    assert [(one.trial, one.accuracy) for one in list_looks(experiment)] == [(4, 0.5)]
+
+
+def test_the_number_of_looks_stands_with_the_result_and_warns_from_the_second_on(experiment: Experiment) -> None:
+    runner = CliRunner()
+    command = ["evaluate", str(experiment.path)]
+    first, second = (runner.invoke(app, command, catch_exceptions=False).output for _ in range(2))
+    assert "This was the first look at the test images." in " ".join(first.split())
+    assert "have been looked at 2 times, of the same trial" in " ".join(second.split())
+    told = json.loads(runner.invoke(app, [*command, "--trial", "0", "--json"]).stdout)
+    assert [look["trial"] for look in told["test_looks"]] == [1, 1, 0]
+    looks = list_looks(experiment)
+    assert is_warning(looks)
+    assert "3 times, of 2 trials" in describe_looks(looks, experiment)
+    assert "3 times" in Content(read_material(experiment), None).winner().lead
+    other = make_experiment(experiment.path.parent / "y", configure(), [[0.5]])
+    assert [side.num_test_looks for side in compare([experiment, other]).sides] == [3, 0]
