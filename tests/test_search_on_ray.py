@@ -49,7 +49,7 @@ from fmnist_models.networks import build_network
 from fmnist_models.prediction import DeviceImages, predict_scores
 from fmnist_models.probe import candidates
 from search.configuration.config import SearchConfig, parse_config
-from search.records.cost import measure_cost
+from search.records.cost import measure_cost, read_seconds
 from search.records.epochs_file import parse_epochs
 from search.records.experiment import Experiment, new_experiment
 from search.records.record import DEVICE
@@ -193,6 +193,12 @@ def test_a_complete_trial_has_its_best_epochs_value(scripted: ScriptedSearch) ->
     assert trial.state == TrialState.COMPLETE
     assert trial.value == 0.9
     assert trial.intermediate_values == {1: 0.7, 2: 0.9, 3: 0.8}
+
+
+def test_each_trial_is_charged_for_its_processes_the_first_for_their_start(scripted: ScriptedSearch) -> None:
+    charged = [read_seconds(trial) for trial in scripted.study.study.trials]
+    first, *others = [0.0 if seconds is None else seconds.processor for seconds in charged]
+    assert first > 1 > others[0] > 0, "to load torch takes seconds, what is scripted next to nothing"
 
 
 def test_a_pruned_trial_is_pruned_and_keeps_its_values(scripted: ScriptedSearch) -> None:

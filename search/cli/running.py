@@ -320,7 +320,7 @@ def _show_result(request: Request, prepared: Prepared, result: SearchResult, cos
         say(told if is_told else f"{told}; `{request.resume}` goes on", console)
     if result.occupancy.idle_share is not None:
         say(describe_occupancy(result.occupancy, deterministic=config.deterministic), console, style="dim")
-    say(f"epochs of training took {cost} in all, starting, saving and testing not counted", console, style="dim")
+    say(f"all trials together took {cost}", console, style="dim")
     if config.deterministic:
         say(f"fingerprint of the trials: {fingerprint(trials)}", console, style="dim")
     if result.evaluation is not None:

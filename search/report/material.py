@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from fmnist_models.epoch import DIRECTIONS
 from search.errors import ExperimentError
 from search.records.confirmation import Confirmation, is_settled, read_confirmation, winner_or_best
+from search.records.cost import Cost, measure_cost, read_held
 from search.records.experiment import Experiment
 from search.records.inventory import State, find_holder
 from search.records.occupancy import Occupancy, measure_occupancy
@@ -28,7 +29,8 @@ class Material:
     """An experiment as it was when it was read; ``written`` is that moment, in local time.
 
     ``best``: the complete trial with the best value. ``state``: RUNNING, FINISHED or INTERRUPTED. ``confirmation``:
-    what there is of it, if that was asked for. ``occupancy``: the search's time.
+    what there is of it, if that was asked for. ``occupancy``: the search's time. ``cost``: ``None`` if a study of its
+    parts cannot be read.
     """
 
     experiment: Experiment
@@ -38,6 +40,7 @@ class Material:
     state: State
     written: datetime
     occupancy: Occupancy
+    cost: Cost | None
     confirmation: Confirmation | None = None
 
     @property
@@ -93,6 +96,10 @@ def read_material(experiment: Experiment) -> Material:
     with contextlib.suppress(ExperimentError):  # the search can be read all the same
         confirmation = read_confirmation(experiment, settings, trials)
         is_confirmed = is_settled(experiment, settings, trials)
+    cost = None
+    with contextlib.suppress(ExperimentError):
+        cpus, gpus = read_held(settings)
+        cost = measure_cost(experiment, cpus=cpus, gpus=gpus)
     is_finished = num_ended == len(trials) >= settings["max_trials"] and is_confirmed
     return Material(
         experiment=experiment,
@@ -103,6 +110,7 @@ def read_material(experiment: Experiment) -> Material:
         written=datetime.now().replace(microsecond=0),
         occupancy=measure_occupancy(trials, read_runs(experiment), now=datetime.now() if is_held else None),
         confirmation=confirmation,
+        cost=cost,
     )
 
 

@@ -62,6 +62,7 @@ def chart_timeline(material: Material) -> Chart | Missing:
             (
                 "A trial is put into the first slot free at its start. Time between two runs of a search counts as "
                 "neither busy nor idle.",
+                "" if material.cost is None else f"All trials together took {material.cost}.",
                 f"The last {num_trials - left_out:,} of {count(num_trials, 'trial')} are drawn." if left_out else "",
             )
         ),

@@ -17,6 +17,7 @@ from fmnist_models.errors import UserError
 from fmnist_models.mcnemar import McNemar, mcnemar
 from search.errors import ExperimentError, SelectionError
 from search.records.confirmation import find_winner_or_best
+from search.records.cost import Cost, measure_cost, read_held
 from search.records.experiment import Experiment
 from search.records.looks import list_looks
 from search.records.occupancy import Occupancy, read_occupancy
@@ -58,6 +59,7 @@ class Side:
     trials: Mapping[str, int]
     search_s: float
     idle_share: float | None
+    cost: Cost
     trials_per_hour: float | None
     parameters: Mapping[str, Any]
     settings: Mapping[str, Any]
@@ -124,6 +126,7 @@ def _read_side(experiment: Experiment) -> Side:
     best = find_winner_or_best(experiment, settings, trials)
     occupancy = _read_occupancy(experiment, trials)
     search_s = occupancy.search_s
+    cpus, gpus = read_held(settings)
     num_ended = sum(trial.state.is_finished() for trial in trials)
     are_folds = is_cross_validation(trials)
     test, no_test = (None, _never_tested(experiment)) if are_folds else _read_test(experiment)
@@ -137,6 +140,7 @@ def _read_side(experiment: Experiment) -> Side:
         trials=dict(Counter(STATE_NAMES[trial.state] for trial in trials)),
         search_s=search_s,
         idle_share=occupancy.idle_share,
+        cost=measure_cost(experiment, cpus=cpus, gpus=gpus),
         trials_per_hour=num_ended / search_s * 3600 if search_s > 0 else None,
         parameters={} if best is None else compact_parameters(best.params),
         settings=_flatten(settings),

@@ -66,6 +66,11 @@ def describe_importances(found: Importances, *, width: int) -> Text:
     return text
 
 
+def _describe_processor(side: Side) -> str:
+    hours = side.cost.processor_core_hours
+    return "-" if hours is None else f"{hours:.3g}"
+
+
 def _rows(sides: Sequence[Side]) -> list[list[str]]:
     tests = [side.test for side in sides]
     return [
@@ -75,6 +80,8 @@ def _rows(sides: Sequence[Side]) -> list[list[str]]:
         ["trials", *(_describe_states(side.trials) for side in sides)],
         ["time", *(_as_duration(side.search_s) for side in sides)],
         ["slots idle", *("-" if side.idle_share is None else f"{side.idle_share:.0%}" for side in sides)],
+        ["core-hours by the clock", *(f"{side.cost.core_hours:.3g}" for side in sides)],
+        ["core-hours of the processor", *map(_describe_processor, sides)],
         ["trials an hour", *("-" if s.trials_per_hour is None else f"{s.trials_per_hour:.4g}" for s in sides)],
         ["test accuracy", *("not tested" if t is None else f"{t.accuracy:.2%} of {t.num_images:,}" for t in tests)],
         ["test looks", *(str(side.num_test_looks) for side in sides)],

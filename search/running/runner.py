@@ -15,6 +15,7 @@ from ray.air._internal import usage
 from ray.tune.error import TuneError
 from ray.tune.execution import class_cache
 
+from fmnist_models.errors import UserError
 from fmnist_models.training import Training
 from search.errors import ExperimentError
 from search.records.experiment import Experiment
@@ -106,6 +107,8 @@ def run_trials(
     except (OSError, TuneError) as error:
         raise ExperimentError(f"the search in {experiment.location} had to stop: {error}") from error
     finally:
+        with contextlib.suppress(OSError, UserError):  # what matters more has been said
+            study.record_charges()
         if slots.slot.num_workers > 1:
             remove_groups(slots.slot)
         experiment.remove_ray_files()

@@ -19,9 +19,16 @@ from fmnist_models.errors import DeviceError
 from fmnist_models.files import write_aside
 from search.errors import ExperimentError
 from search.records.experiment import TrialFiles
+from search.running.processor_time import charge_s
 from search.running.slots import Slot
 from search.running.time_limit import read_timeout, time_limit
-from search.running.trial_message import explain_traceback, failure_message, storage_message, with_device
+from search.running.trial_message import (
+    add_processor_s,
+    explain_traceback,
+    failure_message,
+    storage_message,
+    with_device,
+)
 from search.running.worker import STORAGE_ERROR, PeerLostError, Shared, not_saved, train_assignment
 from search.study.search_study import Assignment
 
@@ -74,7 +81,7 @@ def run_trial(config: dict[str, Any], shared: Shared) -> None:
     files = shared.experiment.trial(assignment.number)
     timeout = read_timeout(files)
     if timeout is not None:
-        tune.report(failure_message(timeout))
+        _report(failure_message(timeout))
         return
     if files.store is not None:
         files.path.mkdir(parents=True, exist_ok=True)
@@ -83,7 +90,7 @@ def run_trial(config: dict[str, Any], shared: Shared) -> None:
     def report(message: dict[str, Any]) -> None:
         nonlocal num_reports
         num_reports += 1
-        tune.report(message)
+        _report(message)
 
     while True:
         workers, are_new = _find_workers(shared)
@@ -100,6 +107,10 @@ def run_trial(config: dict[str, Any], shared: Shared) -> None:
                 _forget_workers()
                 continue
         return
+
+
+def _report(message: dict[str, Any]) -> None:
+    tune.report(add_processor_s(message, charge_s()))
 
 
 def _find_workers(shared: Shared) -> tuple[Workers, bool]:
@@ -157,13 +168,13 @@ def _report_failure(files: TrialFiles, error: Exception, *, device: str | None) 
     text = next((text for text in texts if explain_traceback(text).message.startswith(STORAGE_ERROR)), texts[0])
     failure = explain_traceback(text)
     if failure.message.startswith(STORAGE_ERROR):
-        tune.report(storage_message(failure.message.removeprefix(STORAGE_ERROR)))
+        _report(storage_message(failure.message.removeprefix(STORAGE_ERROR)))
         return
     try:
         write_aside(files.error, text)
         files.send(files.error)
     except (OSError, ExperimentError) as problem:
-        tune.report(storage_message(str(not_saved(files, problem))))
+        _report(storage_message(str(not_saved(files, problem))))
     else:
         message = failure_message(failure)
-        tune.report(message if device is None else with_device(message, device))
+        _report(message if device is None else with_device(message, device))

@@ -18,11 +18,22 @@ _DEVICE = "device"
 _REASON = "failure_reason"
 _MESSAGE = "failure_message"
 _STORAGE = "storage_failure"
+_PROCESSOR_S = "processor_s"
 
 
 def parse_epoch(result: Mapping[str, Any]) -> Epoch:
     """The epoch that a Tune result carries."""
     return Epoch(**{field.name: result[field.name] for field in dataclasses.fields(Epoch)})
+
+
+def add_processor_s(message: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    """The message with processor seconds that the trial is charged, besides those that it carries already."""
+    return {**message, _PROCESSOR_S: message.get(_PROCESSOR_S, 0.0) + seconds}
+
+
+def parse_processor_s(result: Mapping[str, Any]) -> float:
+    """Processor seconds that the trial is charged since its last Tune result."""
+    return float(result.get(_PROCESSOR_S, 0.0))
 
 
 def parse_failure(result: Mapping[str, Any]) -> Failure | None:

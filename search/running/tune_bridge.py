@@ -20,7 +20,13 @@ from search.records.record import Failure, Reason
 from search.running.progress import Progress
 from search.running.retention import Retention
 from search.running.time_limit import read_timeout
-from search.running.trial_message import parse_device, parse_epoch, parse_failure, parse_storage_failure
+from search.running.trial_message import (
+    parse_device,
+    parse_epoch,
+    parse_failure,
+    parse_processor_s,
+    parse_storage_failure,
+)
 from search.study.search_study import SearchStudy
 
 # What Ray raises for a process that its memory monitor killed.
@@ -136,6 +142,7 @@ class StudyScheduler(_NotSaved, FIFOScheduler):
         device = parse_device(result)
         if device is not None:
             self._study.note_device(number, device)
+        self._study.charge(number, parse_processor_s(result))
         failure = parse_failure(result)
         if failure is not None:
             self._study.fail(number, failure)

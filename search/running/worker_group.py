@@ -22,6 +22,8 @@ from torch import distributed as dist
 from fmnist_models.devices import describe_cuda_problem, find_cuda_problem
 from fmnist_models.errors import DeviceError
 from search.running.mailbox import Mailbox
+from search.running.processor_time import charge_group_s
+from search.running.trial_message import add_processor_s
 from search.running.worker import PeerLostError, Shared, WorkerError, train_assignment
 from search.study.search_study import Assignment
 
@@ -145,8 +147,9 @@ def _serve(config: dict[str, Any]) -> None:
         steps = itertools.count(1)
 
         def report(message: dict[str, Any], turn: int = turn, steps: itertools.count[int] = steps) -> None:
+            charge = charge_group_s()
             if is_first:
-                mailbox.post.remote(turn, message)
+                mailbox.post.remote(turn, add_processor_s(message, charge))
             if not ray.get(mailbox.may_go_on.remote(turn, next(steps))):
                 raise _StoppedError
 

@@ -16,6 +16,7 @@ from fmnist_models.data import count_training_images
 from fmnist_models.epoch import DIRECTIONS, Epoch
 from search.configuration.config import SearchConfig
 from search.errors import ExperimentError
+from search.records.cost import read_seconds
 from search.records.experiment import Experiment
 from search.records.fold_values import FOLD_EPOCHS
 from search.records.journal import one_append
@@ -26,6 +27,7 @@ from search.records.record import (
     NUM_EPOCHS,
     PAUSES,
     REASON,
+    SECONDS,
     Failure,
     best_value,
     open_study,
@@ -88,6 +90,8 @@ class SearchStudy:
         self._suggester = Suggester(config, window=self._window, warm=warm, horizon=horizon)
         self._standings = _build_standings(config, window=self._window if config.deterministic else None)
         self._running: dict[int, Trial] = {}
+        self._epochs_s: dict[int, dict[int, float]] = {}
+        self._processor_s: dict[int, float] = {}
         # Kept beside the study, from which Optuna would make a list of all trials each time.
         trials = study.get_trials(deepcopy=False)
         self._ids = [trial._trial_id for trial in trials]
@@ -163,6 +167,15 @@ class SearchStudy:
         del self._running[number]
         self._interrupted.append(number)
 
+    def charge(self, number: int, processor_s: float) -> None:
+        """Adds processor time to what a running trial has taken; recorded with its end, or by ``record_charges``."""
+        self._processor_s[number] = self._processor_s.get(number, 0.0) + processor_s
+
+    def record_charges(self) -> None:
+        """Records what the trials that are running have taken so far, as this process goes on with none of them."""
+        for number in self._running:
+            self._record_seconds(number)
+
     def report(self, number: int, epoch: Epoch) -> TrialState:
         """Records a finished epoch of a running trial, which may end it, and returns the trial's state after it.
 
@@ -172,6 +185,7 @@ class SearchStudy:
         """
         with one_append(self.study._storage):
             known = self.trial(number)
+            self._epochs_s.setdefault(number, {})[epoch.epoch] = epoch.epoch_s
             if epoch.epoch not in known.intermediate_values:
                 value = epoch.metric(self._config.metric)
                 # The decision is recorded before the value, so that it is made once, whatever happens in between.
@@ -303,8 +317,22 @@ class SearchStudy:
             return self._tell(number, TrialState.PRUNED)
         return TrialState.RUNNING
 
+    def _record_seconds(self, number: int) -> None:
+        """Notes on a running trial what it has taken, if its processes have told."""
+        if number not in self._processor_s:
+            return
+        before = read_seconds(self.trial(number))
+        processor_s = self._processor_s.pop(number) + (0.0 if before is None else before.processor)
+        epochs_s = math.fsum(self._epochs_s.get(number, {}).values())
+        told = {"epochs": round(epochs_s, 3), "processor": round(processor_s, 3)}
+        self._running[number].set_user_attr(SECONDS, told)
+
     def _tell(self, number: int, state: TrialState) -> TrialState:
+        if number in self._running:
+            self._record_seconds(number)
         self._running.pop(number, None)
+        self._epochs_s.pop(number, None)
+        self._processor_s.pop(number, None)
         value = best_value(self.trial(number), self._config.metric) if state == TrialState.COMPLETE else None
         self.study.tell(number, value, state=state)
         self._open.discard(number)

@@ -1,0 +1,29 @@
+"""Processor time of the processes that train; other work on a machine hardly changes it, unlike time by the clock."""
+
+from __future__ import annotations
+
+import os
+
+from torch import distributed as dist
+
+_charged_s = 0.0  # of this process: what its trials have been charged so far
+
+
+def charge_s() -> float:
+    """Processor seconds that this process, its threads and its ended children have used since the last call; at the
+    first call, since the process began, so that its start is charged to its first trial."""
+    global _charged_s
+    times = os.times()
+    used_s = times.user + times.system + times.children_user + times.children_system
+    charge, _charged_s = used_s - _charged_s, used_s
+    return charge
+
+
+def charge_group_s() -> float:
+    """The same over all workers of a group, each of which calls it."""
+    mine = charge_s()
+    if not dist.is_initialized():
+        return mine
+    charges: list[float | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(charges, mine)
+    return sum(charge or 0.0 for charge in charges)
