@@ -98,6 +98,7 @@ def _run(request: Request) -> SearchResult:
         place = _find_place(request, stack)  # what starts while the modules below are loaded
         from search.records.cost import measure_cost
         from search.records.looks import list_looks
+        from search.review.choice_text import read_remarks
 
         prepared, result = _search(request, place, stack)
     config = prepared.config
@@ -115,6 +116,7 @@ def _run(request: Request) -> SearchResult:
                 "cost": dataclasses.asdict(cost),
                 "evaluation": evaluation,
                 "test_looks": looks,
+                "remarks": read_remarks(request.experiment, result.evaluation) if result.evaluation else [],
             }
         )
     else:

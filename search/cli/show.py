@@ -22,6 +22,7 @@ def find(reference: str, directory: str | None) -> Experiment:
 
 def print_evaluation(evaluation: Evaluation, experiment: Experiment, folder: str, console: Console) -> None:
     from search.records.looks import list_looks
+    from search.review.choice_text import read_remarks
     from search.review.display import confirmation_table, per_class_table
     from search.review.looks_text import describe_looks, is_warning
 
@@ -40,6 +41,8 @@ def print_evaluation(evaluation: Evaluation, experiment: Experiment, folder: str
         style="bold green",
         highlight=False,
     )
+    for remark in read_remarks(experiment, evaluation):
+        say(remark, console, style="yellow")
     looks = list_looks(experiment)
     say(describe_looks(looks, experiment), console, style="bold yellow" if is_warning(looks) else "dim")
     say(f"everything is in {folder}", console)

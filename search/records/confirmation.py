@@ -21,6 +21,7 @@ from search.records.repetition import Repetition, by_key, list_lost, read_repeti
 
 _CONFIRM, _FINAL = 0x636F6E66, 0x66696E61  # keep these seeds apart from each other, and from those of a search's trials
 _MAX = 100
+_DIGITS = 12  # of a mean after the decimal point
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,19 +47,23 @@ class ConfirmedTrial:
 @dataclass(frozen=True, kw_only=True)
 class Confirmation:
     """``trials``, best first: those with a value from each of ``num_seeds`` seeds by their means, then the others as
-    the search has them. ``winner``: the first one's number, once nothing is missing; ``None`` too if each failed."""
+    the search has them. ``winner``: the first one's number, once nothing is missing; ``None`` too if each failed.
+    ``unbiased_mean``: what ``judge_choice`` says of the winner, whose own mean is likely too good as the best of
+    several; ``None`` without a winner, if one seed had to choose and judge, or in a file of an older version.
+    """
 
     metric: str
     num_seeds: int
     num_missing: int
     winner: int | None
     trials: tuple[ConfirmedTrial, ...]
+    unbiased_mean: float | None = None
 
     def is_sound(self) -> bool:
         """Whether it is one that a search writes; a file may say anything."""
         counts = [self.num_seeds, self.num_missing, *(() if self.winner is None else (self.winner,))]
         counts += [count for one in self.trials for count in (one.trial, one.num_epochs, one.num_failed)]
-        numbers = [one.search_value for one in self.trials]
+        numbers = [one.search_value for one in self.trials] + [self.unbiased_mean or 0.0]
         numbers += [
             value for one in self.trials for value in (*one.values, one.mean, one.deviation, one.optimism) if value
         ]
@@ -176,9 +181,9 @@ def read_confirmation(
     there = by_key(_list_repeated(experiment))
     found = [[there.get((trial.number, replicate, None)) for replicate in range(1, num_seeds + 1)] for trial in best]
     num_missing = sum(one is None or not one.state.is_finished() for ones in found for one in ones)
-    sign = -1 if DIRECTIONS[metric] == "maximize" else 1
     confirmed = [_confirm(trial, ones, metric) for trial, ones in zip(best, found, strict=True)]
-    confirmed.sort(key=lambda one: sign * one.mean if _is_whole(one, num_seeds) and one.mean is not None else math.inf)
+    whole = [one.values for one in confirmed if _is_whole(one, num_seeds)]
+    confirmed.sort(key=lambda one: _loss(one.values, metric) if _is_whole(one, num_seeds) else math.inf)
     if not confirmed:
         return None
     has_won = not num_missing and _is_whole(confirmed[0], num_seeds)
@@ -188,7 +193,36 @@ def read_confirmation(
         num_missing=num_missing,
         winner=confirmed[0].trial if has_won else None,
         trials=tuple(confirmed),
+        unbiased_mean=judge_choice(whole, metric=metric) if has_won else None,
     )
+
+
+def judge_choice(values: Sequence[Sequence[float]], *, metric: str) -> float | None:
+    """What the best of several trials is worth, by seeds that had no part in its choice: each seed in turn judges the
+    trial that has the best mean over the other seeds, and the mean of these judgements is the estimate.
+
+    The best mean itself is too good: the more so the more trials there are, the fewer seeds and the less trials differ.
+    This is free of that but for a part of choosing by one seed fewer, which makes it a little too bad (Stone 1974,
+    "Cross-Validatory Choice and Assessment of Statistical Predictions"; Varma and Simon 2006, "Bias in error estimation
+    when using cross-validation for model selection"). The validation images are the same for all.
+
+    Args:
+        values: of each trial, one a seed, of the same seeds in the same order.
+
+    Returns:
+        The estimate; of one trial its mean; ``None`` if several trials have one seed, which cannot both choose and
+        judge.
+    """
+    num_seeds = len(values[0])
+    if len(values) == 1:
+        return statistics.fmean(values[0])
+    if num_seeds == 1:
+        return None
+    judged = []
+    for seed in range(num_seeds):
+        chosen = min(values, key=lambda one: _loss([*one[:seed], *one[seed + 1 :]], metric))
+        judged.append(chosen[seed])
+    return statistics.fmean(judged)
 
 
 def is_settled(experiment: Experiment, settings: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> bool:
@@ -241,6 +275,11 @@ def _confirm(trial: FrozenTrial, repeated: Sequence[FrozenTrial | None], metric:
         deviation=statistics.stdev(values) if len(values) > 1 else None,
         optimism=None if mean is None else sign * (trial.value - mean),
     )
+
+
+def _loss(values: Sequence[float], metric: str) -> float:
+    """The mean, so that less is better; rounded, so that no trial wins by the rounding of equal means."""
+    return round((-1 if DIRECTIONS[metric] == "maximize" else 1) * statistics.fmean(values), _DIGITS)
 
 
 def _is_whole(one: ConfirmedTrial, num_seeds: int) -> bool:

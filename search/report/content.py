@@ -17,13 +17,14 @@ from search.report.garments import chart_labels, picture_examples, picture_famil
 from search.report.history import chart_history
 from search.report.images import Images, load_searched_images
 from search.report.importances import chart_importances, ranked, read_importances
-from search.report.items import Item, Missing, Numbers, Picture, Section
+from search.report.items import Item, Missing, Numbers, Picture, Section, joined
 from search.report.material import Material
 from search.report.network_pictures import picture_network
 from search.report.parallel import chart_parallel
 from search.report.slices import chart_slices, varying
 from search.report.timeline import chart_timeline
 from search.report.training import chart_training
+from search.review.choice_text import describe_choice
 from search.review.confirmation_text import HEADER, describe_confirmation, tabulate_confirmation
 from search.review.looks_text import describe_looks
 
@@ -100,7 +101,7 @@ class Content:
         else:
             items = self._tested(self._evaluated)
         experiment = self.material.experiment
-        lead = describe_looks(list_looks(experiment), experiment)
+        lead = joined([*self._remarks, describe_looks(list_looks(experiment), experiment)])
         return Section(key="winner", title="The winner on test images", items=items, lead=lead)
 
     def pictures(self) -> Section:
@@ -125,6 +126,19 @@ class Content:
     @cached_property
     def _evaluated(self) -> Evaluated | str:
         return read_evaluated(self.material.experiment.evaluation)
+
+    @property
+    def _remarks(self) -> list[str]:
+        material, winner = self.material, self.material.winner
+        if winner is None:
+            return []
+        return describe_choice(
+            material.experiment,
+            material.settings,
+            material.trials,
+            winner=winner,
+            confirmation=material.confirmation,
+        )
 
     @cached_property
     def _images(self) -> Images | str:

@@ -39,11 +39,27 @@ def describe_confirmation(confirmation: Confirmation) -> str:
         f"Trial {first.trial} won with a {confirmation.metric} of {_describe_mean(first)} over "
         f"{_seeds(confirmation.num_seeds)}; the search had it at {first.search_value:.4f}, {_describe_optimism(first)}."
     )
+    told = f"{told}{_describe_unbiased(confirmation)}"
     favourite = max(confirmation.trials, key=lambda one: one.optimism or 0.0)
     if favourite.trial == first.trial or not favourite.optimism or favourite.optimism <= 0:
         return f"{told} {_SAME_IMAGES}"
     wrong = f"It was wrong most about trial {favourite.trial}: {_describe_optimism(favourite)}."
     return f"{told} {wrong} {_SAME_IMAGES}"
+
+
+def _describe_unbiased(confirmation: Confirmation) -> str:
+    """What is left of the luck of the choice, in a sentence; nothing where there was no choice."""
+    if len(confirmation.trials) == 1:
+        return ""
+    if confirmation.unbiased_mean is None:
+        return (
+            " As the best of several that mean is likely too good, and one seed cannot tell by how much: it takes two "
+            "or more."
+        )
+    return (
+        f" As the best of several that mean is likely too good; by seeds that had no part in the choice it is "
+        f"{confirmation.unbiased_mean:.4f}."
+    )
 
 
 def describe_confirmed(one: ConfirmedTrial, confirmation: Confirmation) -> str:
