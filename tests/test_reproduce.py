@@ -444,3 +444,20 @@ def test_a_searched_result_stands_beside_it(tmp_path: Path) -> None:
 
 def test_classes_have_ten_names() -> None:
     assert all(len(column) == len(CLASS_NAMES) for model in PAPER.models for column in model.classes.values())
+
+
+@pytest.mark.parametrize("table", ["paper-table-1", "blog-table"])
+def test_the_readme_shows_training_accuracies_beside_those_of_the_test_as_they_were_made(table: str) -> None:
+    """An agreement on the test images alone would hide that the trainings differ."""
+    repository = Path(__file__).parent.parent
+    readme = (repository / "README.md").read_text(encoding="utf-8")
+    for model in json.loads((repository / "docs" / "reproduced" / f"{table}.json").read_text())["models"]:
+        rows = {row["metric"]: row for row in model["rows"] if not row["name"]}
+        cells = [_cell(rows[metric]) for metric in ("accuracy", "training accuracy")]
+        assert any(" | ".join(cells) in line for line in readme.splitlines()), cells
+
+
+def _cell(row: dict[str, Any]) -> str:
+    digits = 0 if row["published"] is not None and row["metric"] == "training accuracy" else 1
+    published = "-" if row["published"] is None else f"{row['published']:.{digits}%}".replace("%", " %")
+    return f"{published} | {100 * row['mean']:.1f} ± {100 * row['std']:.1f} %"

@@ -24,8 +24,10 @@ from search.errors import ExperimentError
 from search.records.address import STUDY_STORAGE_VARIABLE
 from search.records.confirmation import plan_confirmation, read_confirmation
 from search.records.experiment import CONFIRMATION, Experiment, TrialFiles, find_experiment, new_experiment
+from search.records.looks import begin_look, end_look, list_looks
 from search.records.record import Reason, list_trials, open_study
 from search.records.removal import remove_experiments
+from search.records.runs import read_runs
 from search.records.store import Store, parse_store
 from search.review.trial_detail import read_details
 from search.running.continuation import open_experiment
@@ -297,3 +299,25 @@ def test_a_confirmation_there_is_found_from_another_machine_and_goes_with_its_ex
     found = find_experiment("a", directory=store)
     assert [gone.name for gone in remove_experiments([found], directory=store)] == ["a"]
     assert (keys(), optuna.get_all_study_names(database)) == ([], [])
+
+
+def test_looks_at_the_test_images_are_logged_there_from_every_machine(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = f"sqlite:///{tmp_path}/study.db"
+    monkeypatch.setenv(STUDY_STORAGE_VARIABLE, database)
+    config = parse_config(SEARCH | {"study_storage": database}, where="test")
+    experiment = new_experiment("a", directory=store, study_storage=database)
+    with open_experiment(experiment, config, num_slots=2):
+        open_study(experiment, study_storage=database, direction="maximize")
+        experiment.send()
+    for machine in ("one", "other"):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / machine))
+        found = find_experiment("a", directory=store)
+        look = begin_look(found, trial=0, command=machine, num_images=100)
+        assert "experiments/a/test_looks.jsonl" in keys(), "before the look is taken"
+    end_look(found, look, accuracy=0.5)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a third"))
+    found = find_experiment("a", directory=store)
+    assert [(look.command, look.accuracy) for look in list_looks(found)] == [("one", None), ("other", 0.5)]
+    assert [run.num_slots for run in read_runs(found)] == [2]

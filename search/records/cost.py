@@ -74,6 +74,8 @@ def measure_cost(experiment: Experiment, *, cpus: float, gpus: float) -> Cost:
     epochs_s = processor_s = 0.0
     num_measured = num_unmeasured = 0
     for part in (experiment, *experiment.parts):
+        if part is not experiment:
+            part.fetch()
         for trial in list_trials(part) if part.exists() else ():
             seconds = read_seconds(trial)
             if seconds is None:
