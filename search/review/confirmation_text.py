@@ -52,13 +52,10 @@ def _describe_unbiased(confirmation: Confirmation) -> str:
     if len(confirmation.trials) == 1:
         return ""
     if confirmation.unbiased_mean is None:
-        return (
-            " As the best of several that mean is likely too good, and one seed cannot tell by how much: it takes two "
-            "or more."
-        )
+        return " The best of several means is likely too good; one seed cannot tell by how much, two or more can."
     return (
-        f" As the best of several that mean is likely too good; by seeds that had no part in the choice it is "
-        f"{confirmation.unbiased_mean:.4f}."
+        f" By seeds that had no part in the choice it is {confirmation.unbiased_mean:.4f}; the best of several means "
+        "alone is likely too good."
     )
 
 
