@@ -14,7 +14,7 @@ from search.records.experiment import Experiment
 from search.records.versions import collect_versions
 
 _TIME, _SLOTS = "time", "slots"
-_MAX_SLOTS = 1_000_000
+_MAX_SLOTS = 20_000
 
 
 @dataclass(frozen=True)

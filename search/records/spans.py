@@ -35,11 +35,9 @@ def worked_s(trial: FrozenTrial) -> float | None:
 
 def last_moment(trial: FrozenTrial) -> datetime | None:
     """The last moment of a trial that its record tells of."""
-    if trial.datetime_start is None:
-        return None
-    known = [trial.datetime_start, trial.datetime_complete]
-    known += [continued for _, continued in _read_pauses(trial, trial.datetime_start)]
-    return max(moment for moment in known if moment is not None)
+    if trial.datetime_start is None or trial.datetime_complete is not None:
+        return trial.datetime_complete
+    return max([trial.datetime_start, *(end for _, end in _read_pauses(trial, trial.datetime_start))])
 
 
 def _read_pauses(trial: FrozenTrial, start: datetime) -> list[Span]:
