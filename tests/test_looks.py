@@ -106,7 +106,7 @@ def test_the_number_of_looks_stands_with_the_result_and_warns_from_the_second_on
     runner = CliRunner()
     command = ["evaluate", str(experiment.path)]
     first, second = (runner.invoke(app, command, catch_exceptions=False).output for _ in range(2))
-    assert "This was the first look at the test images." in " ".join(first.split())
+    assert "The test images have been looked at once." in " ".join(first.split())
     assert "have been looked at 2 times, of the same trial" in " ".join(second.split())
     told = json.loads(runner.invoke(app, [*command, "--trial", "0", "--json"]).stdout)
     assert [look["trial"] for look in told["test_looks"]] == [1, 1, 0]

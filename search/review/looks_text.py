@@ -13,7 +13,7 @@ def describe_looks(looks: Sequence[Look], experiment: Experiment) -> str:
     if not looks:
         return "The test images have not been looked at."
     if not is_warning(looks):
-        return "This was the first look at the test images."
+        return "The test images have been looked at once."
     trials = len({look.trial for look in looks})
     models = "of the same trial" if trials == 1 else f"of {trials} trials"
     return (
