@@ -17,6 +17,8 @@ from benchmarks import images_per_second
 from benchmarks.peer_trials import BARS, CONTESTANTS, SETTINGS, TARGET_BAR, TARGETS, file_name, seconds_to, show_times
 from benchmarks.results import FOLDER
 from fmnist_models.files import write_aside
+from fmnist_models.output import output_folder
+from fmnist_models.paths import expand_home
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 _NOT_MEASURED, _OTHERWISE = "not measured", " (with other settings)"
@@ -199,14 +201,15 @@ def draw(runs: Mapping[str, Any], path: Path) -> None:
 def main() -> None:
     """Writes both files and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the benchmarks' results are")
-    parser.add_argument("--output", type=Path, default=DOCS, help="where the page's files go")
+    parser.add_argument("--folder", type=expand_home, default=FOLDER, help="where the benchmarks' results are")
+    parser.add_argument("--output", type=expand_home, default=DOCS, help="where the page's files go")
     arguments = parser.parse_args()
     names = sorted({*map(file_name, SETTINGS), *(figure.kept for figure in FIGURES)})
     paths = {name: arguments.folder / f"{name}.json" for name in names}
     found = collect({name: json.loads(path.read_text("utf-8")) for name, path in paths.items() if path.exists()})
-    write_aside(arguments.output / "performance.json", json.dumps(found, indent=2) + "\n")
-    draw(found["runs"], arguments.output / "performance.svg")
+    folder = output_folder(arguments.output)
+    write_aside(folder / "performance.json", json.dumps(found, indent=2) + "\n")
+    draw(found["runs"], folder / "performance.svg")
     print(as_markdown(found["rows"]), end="")
 
 

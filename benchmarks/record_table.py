@@ -18,7 +18,8 @@ from typing import Any
 import torch
 
 from fmnist_models.data import TrainingData, data_root, load_images, split_training
-from fmnist_models.files import write_aside
+from fmnist_models.output import replaced_file, write_output
+from fmnist_models.paths import expand_home
 from fmnist_models.seeds import derive_seed
 from fmnist_models.training import DivergedError, Training, TrainingPlan
 from search.configuration.config import parse_config
@@ -69,8 +70,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--first", type=int, default=0, help="configuration to begin with")
     parser.add_argument("--configurations", type=int, default=150, help="and the number to end before")
-    parser.add_argument("--table", type=Path, default=TABLE)
+    parser.add_argument("--table", type=expand_home, default=TABLE)
     arguments = parser.parse_args()
+    if replaced_file(arguments.table) is None:  # what it holds is read, and grows
+        parser.error(f"--table {arguments.table}: valid is a file")
     torch.set_num_threads(1)
     images = load_images("fashion-mnist", "train", root=data_root(), size=_NUM_IMAGES)
     data = split_training(images, validation_fraction=_VALIDATION_FRACTION, seed=0)
@@ -91,8 +94,7 @@ def main() -> None:
         for epoch, result in enumerate(results, start=1):
             writer.writerow({"configuration": number, **shown, "epoch": epoch, **result})
         text += out.getvalue()
-        arguments.table.parent.mkdir(exist_ok=True)
-        write_aside(arguments.table, text)
+        write_output(arguments.table, text)
 
 
 if __name__ == "__main__":

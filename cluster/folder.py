@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.errors import ClusterError
+from cluster.paths import expand_home
 from cluster.temporary import open_own
 
 CLUSTERS_DIR_VARIABLE = "FMNIST_CLUSTERS_DIR"
@@ -144,9 +145,13 @@ class ClusterFolder:
 
 
 def clusters_dir(explicit: Path | None = None) -> Path:
-    """Where clusters are noted down: ``explicit``, else ``$FMNIST_CLUSTERS_DIR``, else in the user's state folder."""
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return explicit or Path(os.environ.get(CLUSTERS_DIR_VARIABLE) or Path(state) / "fmnist-search" / "clusters")
+    """Where clusters are noted down: ``explicit``, else ``$FMNIST_CLUSTERS_DIR``, else in the user's state folder.
+
+    Raises:
+        ClusterError: the folder begins with ``~`` and the home folder is unknown.
+    """
+    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return expand_home(explicit or os.environ.get(CLUSTERS_DIR_VARIABLE) or f"{state}/fmnist-search/clusters")
 
 
 def cluster_folder(name: str, *, directory: Path) -> ClusterFolder:

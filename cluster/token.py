@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import ClusterError
+from cluster.paths import expand_home
 
 _MODE, _TOKEN, _PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 VARIABLES = (_MODE, _TOKEN, _PATH)
@@ -44,7 +45,7 @@ def given_token() -> Iterator[None]:
     """
     _check_variables()
     given = {name: os.environ[name] for name in VARIABLES if name in os.environ}
-    with _environment(given | {_PATH: os.path.expanduser(given[_PATH])} if given.get(_PATH) else given):
+    with _environment(given | {_PATH: str(expand_home(given[_PATH]))} if given.get(_PATH) else given):
         yield
 
 
@@ -81,8 +82,8 @@ def _check_variables() -> None:
 def _read(path: str) -> str:
     """The first line, as Ray reads it."""
     try:
-        lines = Path(path).expanduser().read_text(encoding="utf-8").splitlines()
-    except (OSError, RuntimeError, UnicodeDecodeError) as error:  # RuntimeError: no home folder to expand ~ to
+        lines = expand_home(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ClusterError(f"the token file {path} cannot be read: {reason}; {_VALID}") from error
     return lines[0].strip() if lines else ""

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from fmnist_models.classes import CLASS_NAMES as CLASS_NAMES
 from fmnist_models.errors import DataError
+from fmnist_models.paths import cache_folder, expand_home
 from fmnist_models.synthetic import draw_garments
 
 DATASETS = ("fashion-mnist", "synthetic")
@@ -82,11 +83,8 @@ class TrainingData:
 
 def data_root(explicit: Path | None = None) -> Path:
     """Where Fashion-MNIST is: ``explicit``, else ``$FMNIST_DATA_DIR``, else a cache folder under the user's home."""
-    if explicit is not None:
-        return explicit
-    if os.environ.get(DATA_DIR_VARIABLE):
-        return Path(os.environ[DATA_DIR_VARIABLE])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fmnist-search"
+    named = explicit or os.environ.get(DATA_DIR_VARIABLE)
+    return expand_home(named) if named else cache_folder()
 
 
 def load_images(dataset: str, part: Part, *, root: Path, size: int | None = None) -> LabelledImages:

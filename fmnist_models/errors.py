@@ -18,6 +18,14 @@ class FileError(UserError):
     """A file is not what was written there."""
 
 
+class PathError(UserError, ValueError):
+    """A path that a person wrote means no place on this machine."""
+
+
+class OutputError(UserError):
+    """A file or folder that a person named cannot be written."""
+
+
 class WeightsError(UserError):
     """Pretrained weights are missing or do not belong to the network."""
 

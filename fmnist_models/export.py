@@ -21,8 +21,8 @@ from torch import nn
 
 from fmnist_models.classifier import Classifier
 from fmnist_models.errors import ExportError
-from fmnist_models.files import write_aside
 from fmnist_models.onnx_file import check_onnx, make_onnx, run_onnx
+from fmnist_models.output import output_folder, replaced_file, write_output
 from fmnist_models.prediction import predict_probabilities
 from fmnist_models.program_file import make_program, run_program
 from fmnist_models.saved_model import ModelConfig, is_saved_model, load_model, save_model
@@ -80,18 +80,19 @@ def export_model(source: Source, format_name: str, *, output: Path) -> Agreement
     Raises:
         ExportError: it cannot be exported, or differs by more than ``MAX_DIFFERENCE`` or in one class; or
             ``output`` is something else. Nothing is left behind.
-        OSError: it cannot be written.
+        OutputError: ``output`` cannot be written.
+        OSError: the folder cannot be written.
     """
     check_output(format_name, output)
     if format_name == SAFETENSORS:
-        return _export_folder(source, output)
+        return _export_folder(source, output_folder(output))
     file_format = FILE_FORMATS[format_name]
     classifier = Classifier(source.model, source.config.normalisation)
     with _explained(format_name):
         content = file_format.make(classifier, metadata={**_describe(source.config), **source.provenance})
         exported = file_format.run(content, source.images)
     agreement = _compare(source, exported, format_name)
-    write_aside(output, content)
+    write_output(output, content)
     return agreement
 
 
@@ -99,18 +100,18 @@ def check_output(format_name: str, output: Path) -> None:
     """Makes sure, before anything is computed, that what is to be made can be, and be put there.
 
     Raises:
-        ExportError: it cannot.
+        ExportError: it cannot, or the folder ``output`` holds something else than an exported model.
+        OutputError: ``output`` cannot be written.
         ValueError: there is no such format.
     """
     if format_name not in FORMATS:
         raise ValueError(f"there is no format {format_name!r}; valid: {', '.join(FORMATS)}")
-    if not output.parent.is_dir():
-        raise ExportError(f"{output} cannot be written: there is no folder {output.parent}")
     if format_name in FILE_FORMATS:
-        if output.exists() and not output.is_file():
-            raise ExportError(f"{output} is no file; name another with --output")
+        replaced_file(output)
         FILE_FORMATS[format_name].check()
-    elif os.path.lexists(output) and (output.is_symlink() or not is_saved_model(output) or len(os.listdir(output)) > 2):
+        return
+    folder = output_folder(output)
+    if folder.exists() and (not is_saved_model(folder) or len(os.listdir(folder)) > 2):
         raise ExportError(f"{output} is there and holds something else than an exported model; name another --output")
 
 

@@ -16,18 +16,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fmnist_models.errors import PathError
 from fmnist_models.files import write_aside
+from fmnist_models.paths import cache_folder
 
 _FILE = re.compile(r"(?P<key>[0-9a-f]{32})-(?P<dtype>float32|bfloat16)-(?P<shape>\d+(x\d+)*)-(?P<hash>[0-9a-f]{32})")
 _SECONDS_TO_WRITE = 600.0  # after which what is half written is of a process that was killed
 _verified: set[str] = set()  # files that this process has seen to be whole
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-def default_folder() -> Path:
-    """Where this user's features are, of this machine alone, as others may share the folder and compute otherwise."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path(os.path.expanduser("~")) / ".cache")
-    return cache / "fmnist-search" / f"features-{platform.node()}"
 
 
 @dataclass(frozen=True)
@@ -99,6 +95,15 @@ class FeatureCache:
                 return
             path.unlink(missing_ok=True)  # who reads it goes on reading it
             total -= sizes.get(path, 0)
+
+
+def default_cache(max_bytes: int) -> FeatureCache | None:
+    """This user's cache, of this machine alone, as others may share the folder and compute otherwise; ``None`` if
+    ``max_bytes`` is 0 or the home folder is unknown."""
+    try:
+        return FeatureCache(cache_folder() / f"features-{platform.node()}", max_bytes) if max_bytes else None
+    except PathError:
+        return None
 
 
 def feature_key(*parts: bytes | str, tensors: Iterable[Tensor]) -> str:

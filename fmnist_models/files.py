@@ -15,11 +15,12 @@ from fmnist_models.errors import FileError
 _MAX_JSON_BYTES = 2**24
 
 
-def write_aside(path: Path, content: str | bytes | memoryview) -> None:
+def write_aside(path: Path, content: str | bytes | memoryview, *, like: Path | None = None) -> None:
     """Writes a whole file or none: to a temporary one beside it, synced to disk, which is then renamed.
 
     Makes the file's folder if it is not there, but not the folders above it: where they have vanished, a lone file
-    would look like an experiment. Text is written as UTF-8.
+    would look like an experiment. Text is written as UTF-8. The mode and, where permitted, the owner are those of the
+    file ``like``, if it exists.
 
     Raises:
         OSError: it cannot be written; what was there before still is.
@@ -33,6 +34,8 @@ def write_aside(path: Path, content: str | bytes | memoryview) -> None:
         with temporary.open("xb") as file:  # "x" follows no link that a stranger put there
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
+            if like is not None:
+                _take_over(file.fileno(), like)
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:  # that of a write names no file
@@ -73,6 +76,14 @@ def read_json(path: Path) -> Any:
         raise FileError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise FileError(f"{path} is not JSON: {error}") from error
+
+
+def _take_over(descriptor: int, like: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        found = like.stat()
+        with contextlib.suppress(PermissionError):  # only root gives a file to another user
+            os.fchown(descriptor, found.st_uid, found.st_gid)
+        os.fchmod(descriptor, stat.S_IMODE(found.st_mode))
 
 
 def _sync_folder(folder: Path) -> None:

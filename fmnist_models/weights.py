@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fmnist_models.errors import WeightsError
 from fmnist_models.networks.resnet18 import ResNet18Hyperparameters, build_resnet18
+from fmnist_models.paths import expand_home
 
 _STALLED_S = 20.0
 _FIRST = "conv1.weight"
@@ -31,7 +32,7 @@ def load_pretrained(weights: str) -> dict[str, Tensor] | None:
     """
     if weights == "none":
         return None
-    state = _imagenet() if weights == "imagenet" else _from_file(Path(weights).expanduser())
+    state = _imagenet() if weights == "imagenet" else _from_file(expand_home(weights))
     reference = build_resnet18(ResNet18Hyperparameters()).state_dict()
     for name, tensor in reference.items():
         if name in _CLASSIFIER:

@@ -611,6 +611,7 @@ def test_rendering_shows_the_files_and_what_to_do_next(
     command: Callable[..., Any], settings_file: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "out" / "fleet"
+    folder.parent.mkdir()
     shown = command(settings_file, "--output", folder)
     assert shown.exit_code == 0, shown.output
     for name in ("Dockerfile", "ray-cluster.yaml", "kuberay/ray-job.yaml", "kuberay/experiments-volume.yaml"):
@@ -652,12 +653,22 @@ def test_a_folder_with_anything_else_in_it_is_left_alone(name: str, settings_fil
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
-def test_a_link_or_a_file_is_no_folder_to_render_into(settings_file: Path, tmp_path: Path) -> None:
+def test_a_link_is_followed_and_a_file_or_a_missing_parent_is_no_place_for_a_folder(
+    settings_file: Path, tmp_path: Path
+) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
-    for name in ("link", "fleet.yaml"):
-        with pytest.raises(ClusterError, match=f"{name} is not a folder"):
-            render(read_settings(settings_file), tmp_path / name)
+    files = render(read_settings(settings_file), tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert all(path.is_relative_to(tmp_path / "link") and path.is_file() for path in files)
+    os.mkfifo(tmp_path / "pipe")
+    for path in (settings_file, tmp_path / "pipe", Path("-")):
+        with pytest.raises(ClusterError, match=f"{path.name} is not a folder"):
+            render(read_settings(settings_file), path)
+    with pytest.raises(ClusterError, match=f"there is no folder {tmp_path / 'none'}; make it first"):
+        render(read_settings(settings_file), tmp_path / "none" / "fleet")
+    assert not (tmp_path / "none").exists()
+    assert not Path("-").exists()
     (tmp_path / "real" / "link").symlink_to(settings_file)
     with pytest.raises(ClusterError, match="holds link, which was not rendered"):
         render(read_settings(settings_file), tmp_path / "real")

@@ -29,14 +29,15 @@ class _Dumper(yaml.SafeDumper):
 def render(settings: Settings, folder: Path) -> list[Path]:
     """Writes the files into ``folder``, in the place of those that an earlier call left there, and returns their paths.
 
+    A link to a folder is followed.
+
     Raises:
-        ClusterError: there is something else in ``folder``.
+        ClusterError: there is something else in ``folder``, or the folder above it is missing.
         OSError: it cannot be written.
     """
-    folder = Path(os.path.abspath(folder))
+    named, folder = Path(os.path.abspath(folder)), _resolve(folder)
     _check(folder)
     texts = _texts(settings)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         new, old = aside / "new", aside / "old"
@@ -48,7 +49,7 @@ def render(settings: Settings, folder: Path) -> list[Path]:
         new.rename(folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    return [folder / name for name in texts]
+    return [named / name for name in texts]
 
 
 def _texts(settings: Settings) -> dict[str, str]:
@@ -68,9 +69,16 @@ def _texts(settings: Settings) -> dict[str, str]:
     }
 
 
-def _check(folder: Path) -> None:
-    if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
+def _resolve(folder: Path) -> Path:
+    target = Path(os.path.realpath(folder))
+    if str(folder) == "-" or (os.path.lexists(target) and not target.is_dir()):
         raise ClusterError(f"{folder} is not a folder; valid: a new one, or one that was rendered before")
+    if not target.parent.is_dir():
+        raise ClusterError(f"{folder} cannot be written: there is no folder {target.parent}; make it first")
+    return target
+
+
+def _check(folder: Path) -> None:
     for path in sorted(folder.rglob("*")):
         if not path.is_dir() or path.is_symlink():
             _check_rendered(path, folder)

@@ -91,12 +91,13 @@ def crossval(
 
 
 def _choose(subject: str, trial: int | None, experiments_dir: str | None, overrides: list[str]) -> tuple[Subject, str]:
+    from fmnist_models.paths import expand_home
     from search.configuration.config import load_config
     from search.records.address import check_trust
     from search.workflows.crossvalidating import subject_of_config, subject_of_trial
 
     if subject.endswith(_CONFIG_ENDINGS):
-        config, stem = load_config(Path(subject), overrides=overrides)
+        config, stem = load_config(expand_home(subject), overrides=overrides)
         return subject_of_config(config, where=subject), stem
     experiment = find(subject, experiments_dir)
     chosen = subject_of_trial(experiment, trial)

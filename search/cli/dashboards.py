@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.cli.options import DataDir, ExperimentReference, ExperimentsDir
+from search.cli.options import DataDir, ExperimentReference, ExperimentsDir, expanded
 from search.cli.show import find
 
 if TYPE_CHECKING:
@@ -58,18 +58,22 @@ def dashboard(
 def tensorboard(
     experiment: ExperimentReference,
     output: Annotated[
-        Path | None, typer.Option(help="Folder to write to [runs/ and the experiment's name].", show_default=False)
+        Path | None,
+        typer.Option(
+            help="Folder to write to [runs/ and the experiment's name].", show_default=False, callback=expanded
+        ),
     ] = None,
     experiments_dir: ExperimentsDir = None,
 ) -> None:
     """Write the trials as TensorBoard's event files; again, while a search runs, to bring them up to date."""
     from rich.console import Console
 
+    from fmnist_models.output import output_folder
     from search.cli.show import say
     from search.integrations.event_files import write_event_files
 
     found = find(experiment, experiments_dir)
-    folder = Path("runs", found.name) if output is None else output
+    folder = Path("runs", found.name) if output is None else output_folder(output)
     written = write_event_files(found, folder)
     told = f"{written.num_trials} trials in {folder}, {written.num_new} of them new or longer than before"
     say(f"{told}; look at them with: tensorboard --logdir {shlex.quote(str(folder))}", Console())

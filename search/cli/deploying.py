@@ -7,15 +7,18 @@ from typing import Annotated
 
 import typer
 
-from search.cli.options import AsJson
+from search.cli.options import AsJson, expanded
 from search.cli.show import print_json, say
 
 
 def render(
     settings_file: Annotated[
-        Path | None, typer.Argument(metavar="SETTINGS", help="YAML file; see `--example`.", show_default=False)
+        Path | None,
+        typer.Argument(metavar="SETTINGS", help="YAML file; see `--example`.", show_default=False, callback=expanded),
     ] = None,
-    output: Annotated[Path, typer.Option(help="Folder to write; one rendered before is replaced.")] = Path("fleet"),
+    output: Annotated[
+        Path, typer.Option(help="Folder to write; one rendered before is replaced.", callback=expanded)
+    ] = Path("fleet"),
     example: Annotated[bool, typer.Option("--example", help="Print a settings file with everything in it.")] = False,
     as_json: AsJson = False,
 ) -> None:

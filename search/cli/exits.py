@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
+import sys
 from collections.abc import Iterator
 
 import typer
@@ -11,6 +14,7 @@ from cluster.errors import ClusterError, ClusterGoneError
 from fmnist_models.errors import UserError, printable
 
 _WRONG, _CLUSTER_GONE = 2, 3
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 @contextlib.contextmanager
@@ -23,10 +27,19 @@ def errors_told() -> Iterator[None]:
     try:
         yield
     except (UserError, ClusterError) as error:
-        typer.echo(f"error: {printable(str(error))}", err=True)
+        _tell(str(error))
         raise SystemExit(_CLUSTER_GONE if isinstance(error, ClusterGoneError) else _WRONG) from error
     except OSError as error:  # a disk that is full or read-only, a folder where a file should be
-        if error.filename is None:
+        if error.filename is None and error.errno not in _NO_ROOM:
             raise
-        typer.echo(f"error: {printable(f'{error.filename}: {error.strerror}')}", err=True)
+        _tell(f"{error.filename or 'standard output'}: {error.strerror}")
         raise SystemExit(_WRONG) from error
+
+
+def _tell(message: str) -> None:
+    """Python would write what standard output did not take once more at its end, and fail with a traceback."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    typer.echo(f"error: {printable(message)}", err=True)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from search.cli.options import AsJson, ConfigFile, DataDir, Overrides, Preset
+from search.cli.options import AsJson, ConfigFile, Enqueue, Overrides, Preset
 from search.cli.show import print_json, say
 
 if TYPE_CHECKING:
@@ -47,14 +46,18 @@ def submit(
     cluster: Cluster = None,
     address: Address = None,
     follow: Follow = False,
-    enqueue: Annotated[
-        Path | None, typer.Option(help="YAML list of configurations to try first.", show_default=False)
-    ] = None,
+    enqueue: Enqueue = None,
     warm_start: Annotated[
         str | None,
         typer.Option(metavar="EXPERIMENT", help="One whose trials the sampler learns from.", show_default=False),
     ] = None,
-    data_dir: DataDir = None,
+    data_dir: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder that holds FashionMNIST/raw, as the cluster names it [$FMNIST_DATA_DIR on this machine].",
+            show_default=False,
+        ),
+    ] = None,
     experiments_dir: Annotated[
         str | None,
         typer.Option(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.cli.options import AsJson, DataDir, ExperimentsDir
+from search.cli.options import AsJson, DataDir, ExperimentsDir, expanded
 from search.cli.show import find, print_json, say
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ def reproduce(
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Folder [./reproductions/TABLE, and the scale].", show_default=False)
+        Path | None,
+        typer.Option(help="Folder [./reproductions/TABLE, and the scale].", show_default=False, callback=expanded),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="However long it takes.")] = False,
     data_dir: DataDir = None,
@@ -45,6 +46,7 @@ def reproduce(
 
     from cluster.interruption import interruptible
     from fmnist_models.data import data_root
+    from fmnist_models.output import output_folder
     from search.reproduce.published import load_table
     from search.reproduce.reproduction import Order
     from search.reproduce.reproduction import reproduce as run
@@ -56,7 +58,7 @@ def reproduce(
         scale=scale,
         networks=tuple(model or ()),
         weights=weights,
-        folder=Path("reproductions", name) if output is None else output,
+        folder=Path("reproductions", name) if output is None else output_folder(output),
         data_root=data_root(data_dir),
         insist=yes,
         beside=tuple(find(reference, experiments_dir) for reference in beside or ()),

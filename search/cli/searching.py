@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,6 +11,7 @@ from search.cli.options import (
     AsJson,
     ConfigFile,
     DataDir,
+    Enqueue,
     ExperimentReference,
     ExperimentsDir,
     Overrides,
@@ -30,9 +30,7 @@ def search_run(
     preset: Preset = None,
     name: Annotated[str | None, typer.Option(help="Of the experiment; the preset's or file's if left out.")] = None,
     overrides: Overrides = None,
-    enqueue: Annotated[
-        Path | None, typer.Option(help="YAML list of configurations to try first.", show_default=False)
-    ] = None,
+    enqueue: Enqueue = None,
     warm_start: Annotated[
         str | None,
         typer.Option(metavar="EXPERIMENT", help="One whose trials the sampler learns from.", show_default=False),

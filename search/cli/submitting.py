@@ -10,11 +10,11 @@ import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from cluster.errors import ClusterError
 from cluster.jobs import Submission
 from fmnist_models.data import DATA_DIR_VARIABLE
+from fmnist_models.paths import expand_home
 from search.configuration.config import SearchConfig
 from search.records.experiment import EXPERIMENTS_DIR_VARIABLE, check_name, experiments_dir, find_experiment
 
@@ -93,17 +93,17 @@ def parse_request(metadata: Mapping[str, str], *, where: str) -> JobRequest:
     return request
 
 
-def place(experiments_dir: str | None, data_dir: Path | None, *, is_here: bool) -> tuple[str, str | None]:
+def place(experiments_dir: str | None, data_dir: str | None, *, is_here: bool) -> tuple[str, str | None]:
     """Where a cluster shall keep experiments and finds images; ``is_here``: it shares this machine's files.
 
     Raises:
         ClusterError: it does not, and nobody said where, or not in full.
     """
     wanted = experiments_dir or os.environ.get(EXPERIMENTS_DIR_VARIABLE)
-    images = str(data_dir) if data_dir is not None else os.environ.get(DATA_DIR_VARIABLE) if is_here else None
+    images = data_dir or (os.environ.get(DATA_DIR_VARIABLE) if is_here else None)
     if is_here:
-        images = None if images is None else str(Path(images).absolute())
-        return wanted if wanted and "://" in wanted else str(Path(wanted or "experiments").absolute()), images
+        images = str(expand_home(images).absolute()) if images else None
+        return wanted if wanted and "://" in wanted else str(expand_home(wanted or "experiments").absolute()), images
     if not wanted:
         raise ClusterError(
             f"say where the cluster keeps experiments: --experiments-dir or ${EXPERIMENTS_DIR_VARIABLE}, a folder that "

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from search.cli.options import AsJson, ExperimentReference, ExperimentsDir
+from search.cli.options import AsJson, ExperimentReference, ExperimentsDir, expanded
 from search.cli.show import find, print_json, say
 
 if TYPE_CHECKING:
@@ -55,7 +56,10 @@ def trials_list(
         str | None, typer.Option("--format", help="table, csv, json, markdown or parquet.", show_default=False)
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="A file to write instead; Parquet needs one.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="File to write, - for standard output; Parquet needs one.", show_default=False, callback=expanded
+        ),
     ] = None,
     experiments_dir: ExperimentsDir = None,
     as_json: AsJson = False,
@@ -131,6 +135,7 @@ def trials_diff(
 
 
 def _check_format(name: str | None, as_json: bool, output: Path | None) -> str:
+    from fmnist_models.output import STANDARD_OUTPUT
     from search.errors import SelectionError
     from search.review.listing_formats import FORMATS
 
@@ -139,18 +144,18 @@ def _check_format(name: str | None, as_json: bool, output: Path | None) -> str:
         raise SelectionError(f"there is no format {chosen!r}; valid: {', '.join(FORMATS)}")
     if as_json and chosen != "json":
         raise SelectionError(f"--json is --format json, but --format is {chosen}; give one of them")
-    if chosen == "parquet" and output is None:
-        raise SelectionError("Parquet is not for a terminal; name a file with --output")
+    if chosen == "parquet" and (output is None or (output == STANDARD_OUTPUT and sys.stdout.isatty())):
+        raise SelectionError("Parquet is not for a terminal; name a file with --output, or - with a pipe")
     return chosen
 
 
 def _write(listing: Listing, chosen: str, output: Path | None) -> None:
     from rich.console import Console
 
-    from fmnist_models.files import write_aside
+    from fmnist_models.output import STANDARD_OUTPUT, describe_output, write_output
     from search.review import listing_formats
 
-    console = Console()
+    console = Console(stderr=output == STANDARD_OUTPUT)
     formatted: str | bytes
     if chosen == "table":
         ascii_only = output is None and console.options.ascii_only
@@ -169,7 +174,7 @@ def _write(listing: Listing, chosen: str, output: Path | None) -> None:
         }
         formatted = format_as[chosen](listing)
     if output is not None:
-        write_aside(output, formatted)
-        say(f"wrote {len(listing.rows):,} trials to {output}", console)
+        write_output(output, formatted)
+        say(f"wrote {len(listing.rows):,} trials to {describe_output(output)}", console)
     else:
         typer.echo(formatted, nl=False)

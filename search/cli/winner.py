@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from search.cli.options import AsJson, DataDir, ExperimentsDir
+from search.cli.options import AsJson, DataDir, ExperimentsDir, expanded
 from search.cli.show import print_json, say
 
 if TYPE_CHECKING:
@@ -26,7 +26,9 @@ WinnerReference = Annotated[
 
 def predict(
     experiment: WinnerReference,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Files, each a picture of one garment.")],
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE...", help="Files, each a picture of one garment.", callback=expanded)
+    ],
     top: Annotated[int, typer.Option(min=1, max=10, help="How many classes to show of each.")] = 3,
     experiments_dir: ExperimentsDir = None,
     as_json: AsJson = False,
@@ -85,7 +87,11 @@ def export(
     ],
     output: Annotated[
         Path | None,
-        typer.Option(help="File or folder to write [EXPERIMENT.onnx, .pt2 or -model here].", show_default=False),
+        typer.Option(
+            help="File or folder to write, - for standard output [EXPERIMENT.onnx, .pt2 or -model here].",
+            show_default=False,
+            callback=expanded,
+        ),
     ] = None,
     data_dir: DataDir = None,
     experiments_dir: ExperimentsDir = None,
@@ -107,7 +113,9 @@ def export(
     from rich.console import Console
 
     from fmnist_models.data import data_root
+    from fmnist_models.errors import OutputError
     from fmnist_models.export import Source, check_output, export_model
+    from fmnist_models.output import STANDARD_OUTPUT, describe_output
     from search.records.experiment import experiments_dir as resolve_experiments_dir
     from search.workflows.winner import find_winner
 
@@ -115,6 +123,8 @@ def export(
     ending = {"onnx": ".onnx", "torch-export": ".pt2", "safetensors": "-model"}[format_name]
     path = Path(winner.name + ending) if output is None else output
     check_output(format_name, path)
+    if as_json and path == STANDARD_OUTPUT:
+        raise OutputError("--json and --output - both write to standard output; valid: one of them")
     source = Source(
         model=winner.model,
         config=winner.config,
@@ -136,9 +146,9 @@ def export(
         )
         return
     say(
-        f"{path}: the same class as here for all {agreement.num_images:,} {winner.config.dataset} test images, "
-        f"probabilities differ by {agreement.max_difference:.1g} at most",
-        Console(),
+        f"{describe_output(path)}: the same class as here for all {agreement.num_images:,} "
+        f"{winner.config.dataset} test images, probabilities differ by {agreement.max_difference:.1g} at most",
+        Console(stderr=path == STANDARD_OUTPUT),
     )
 
 

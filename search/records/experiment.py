@@ -11,6 +11,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from fmnist_models.paths import expand_home
 from search.errors import ExperimentError
 from search.records.store import Store, check_study_storage, is_address, parse_store
 
@@ -340,7 +341,7 @@ def experiments_dir(explicit: str | None = None) -> Path | Store:
         ExperimentError: it is an address, but of no object storage.
     """
     text = explicit or os.environ.get(EXPERIMENTS_DIR_VARIABLE) or "experiments"
-    return parse_store(text) if is_address(text) else Path(text)
+    return parse_store(text) if is_address(text) else expand_home(text)
 
 
 def check_name(name: str) -> str:
@@ -393,7 +394,7 @@ def find_experiment(reference: str, *, directory: Path | Store) -> Experiment:
         candidates = [locate_experiment(reference, directory=directory)] if _NAME.fullmatch(reference) else []
     else:
         candidates = [
-            Experiment(Path(os.path.expanduser(reference)).absolute()),
+            Experiment(expand_home(reference).absolute()),
             locate_experiment(reference, directory=directory),
         ]
     for experiment in candidates:

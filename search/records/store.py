@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from fmnist_models.paths import cache_folder
 from search.errors import ConfigError, ExperimentError
 
 _EXTRAS = {"s3": "s3", "gs": "gcs"}
@@ -35,8 +36,7 @@ class Store:
     @property
     def local(self) -> Path:
         """The folder of this machine's copies."""
-        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        return Path(cache, "fmnist-search", "stores", hashlib.sha256(self.address.encode()).hexdigest()[:16])
+        return cache_folder() / "stores" / hashlib.sha256(self.address.encode()).hexdigest()[:16]
 
     def address_of(self, path: Path) -> str:
         return "/".join([self.address, *path.relative_to(self.local).parts])

@@ -14,6 +14,7 @@ from typing import Any
 
 from fmnist_models.errors import printable
 from fmnist_models.files import write_aside
+from fmnist_models.output import replaced_file, write_output
 from search.errors import ExperimentError
 from search.records.experiment import Experiment
 from search.records.inventory import State
@@ -27,26 +28,33 @@ from search.report.wording import text
 
 
 def write_report(experiment: Experiment, output: Path | None = None, *, data_dir: Path | None = None) -> Material:
-    """Writes the page into the experiment, or to ``output``; gives what it was made from.
+    """Writes the page into the experiment, or to the file, pipe or device ``output``; gives what it was made from.
 
     Needs neither a cluster nor the network; pictures of images or of the model that cannot be made are named on the
     page, with the command that makes what they need.
 
     Raises:
         ConfigError: the configuration is missing or not YAML.
-        ExperimentError: the configuration or the study is damaged, or the page cannot be written there.
+        ExperimentError: the configuration or the study is damaged, or the page cannot be written into the experiment.
+        OutputError: ``output`` cannot be written.
     """
+    if output is not None:
+        replaced_file(output)  # before the work
     experiment.fetch()
     experiment.fetch_best()
     material = read_material(experiment)
     page = render_page(material, data_dir=data_dir)
-    target = experiment.report if output is None else output
+    if output is not None:
+        write_output(output, page)
+        return material
     try:
-        write_aside(target, page)
+        write_aside(experiment.report, page)
     except OSError as error:
-        raise ExperimentError(f"{target} cannot be written: {error.strerror}; --output names another file") from error
-    if output is None and experiment.store is not None:
-        experiment.store.send(target)
+        raise ExperimentError(
+            f"{experiment.report} cannot be written: {error.strerror}; --output names another file"
+        ) from error
+    if experiment.store is not None:
+        experiment.store.send(experiment.report)
     return material
 
 

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from fmnist_models.errors import OutputError
+from fmnist_models.output import describe_output, replaced_file
 from search.records.experiment import Experiment
 from search.records.inventory import State
 from search.report.material import Material, read_material
@@ -29,7 +31,10 @@ def watch_report(
 
     Raises:
         ConfigError, ExperimentError: as `write_report`.
+        OutputError: ``output`` cannot be written, or is a pipe or a device, which would take one page after another.
     """
+    if output is not None and replaced_file(output) is None:
+        raise OutputError(f"--watch writes a file again and again, but got {describe_output(output)}; valid: a file")
     while True:
         material = write_report(experiment, output, data_dir=data_dir)
         told(material)

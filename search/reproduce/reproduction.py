@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fmnist_models.data import load_images
 from fmnist_models.errors import WeightsError
+from fmnist_models.paths import expand_home
 from fmnist_models.training import DivergedError
 from fmnist_models.weights import load_pretrained
 from search.errors import ConfigError, ExperimentError
@@ -163,6 +164,6 @@ def _subject(model: PublishedModel, order: Order, protocol: Protocol) -> tuple[S
             ) from error
         label = order.weights
         if order.weights not in (_IMAGENET, "none"):
-            path = Path(order.weights).expanduser()
+            path = expand_home(order.weights)
             label = f"{path.name} (SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()[:12]})"
     return Subject(network=model.network, hyperparameters=values, protocol=protocol, weights=label), pretrained

@@ -12,6 +12,7 @@ from torch import Tensor
 from fmnist_models.data import TrainingData, load_images, prepare_fashion_mnist, split_training
 from fmnist_models.errors import DataError
 from fmnist_models.folds import FoldedImages, check_folds
+from fmnist_models.paths import expand_home
 from fmnist_models.weights import imagenet_available, load_pretrained
 from search.configuration.config import Dataset, SearchConfig
 from search.configuration.dimensions import Choice, Fixed
@@ -132,7 +133,7 @@ def weights_files(space: Space) -> tuple[str, ...]:
 
 def with_full_paths(space: Space) -> Space:
     """A path means the same file from wherever the experiment is looked at again."""
-    return _map_weights(space, lambda value: value if value in _NAMED else str(Path(value).expanduser().absolute()))
+    return _map_weights(space, lambda value: value if value in _NAMED else str(expand_home(value).absolute()))
 
 
 def _map_weights(space: Space, change: Callable[[str], str]) -> Space:

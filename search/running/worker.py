@@ -18,7 +18,7 @@ from fmnist_models.checkpoint import load_checkpoint
 from fmnist_models.data import TrainingData
 from fmnist_models.devices import check_cuda, device_name
 from fmnist_models.errors import CheckpointError
-from fmnist_models.feature_cache import FeatureCache, default_folder
+from fmnist_models.feature_cache import default_cache
 from fmnist_models.fold_training import FoldTraining
 from fmnist_models.folds import FoldedImages
 from fmnist_models.seeds import derive_seed
@@ -164,7 +164,7 @@ def _make_training(assignment: Assignment, shared: Shared, *, device: torch.devi
     options: dict[str, Any] = {
         "device": device,
         "pretrained": None if pretrained is None else ray.get(pretrained),
-        "cache": FeatureCache(default_folder(), shared.feature_cache_bytes) if shared.feature_cache_bytes else None,
+        "cache": default_cache(shared.feature_cache_bytes),
     }
     data = ray.get(shared.data)
     if isinstance(data, FoldedImages):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch import nn
 
 from fmnist_models.data import DATASETS, load_images
 from fmnist_models.files import read_json
+from fmnist_models.paths import expand_home
 from fmnist_models.saved_model import ModelConfig, is_saved_model, load_model
 from search.configuration.config import read_config
 from search.configuration.space import MODEL
@@ -77,7 +77,7 @@ def find_winner(reference: str, *, directory: Path | Store) -> Winner:
         ExperimentError: there is no such experiment, or it has no best model yet, or holds links.
         UserError: the model's files are damaged.
     """
-    folder = Path(os.path.expanduser(reference)).absolute()
+    folder = expand_home(reference).absolute()
     if not is_address(reference) and is_saved_model(folder):
         Experiment(folder).check_files()
         model, config = load_model(folder)
