@@ -23,6 +23,7 @@ from fmnist_models.paths import expand_home
 from fmnist_models.seeds import derive_seed
 from fmnist_models.training import DivergedError, Training, TrainingPlan
 from search.configuration.config import parse_config
+from search.records.csv_text import csv_text
 from search.study.suggestions import Suggester
 
 TABLE = Path(__file__).parent / "tables" / "customnet.csv"
@@ -87,7 +88,7 @@ def main() -> None:
         writer = csv.DictWriter(out, ["configuration", *names, "epoch", *_RESULTS], lineterminator="\n")
         if not text:
             writer.writeheader()
-        shown = {name: value if isinstance(value, str) else repr(value) for name, value in params.items()}
+        shown = {name: csv_text(value) if isinstance(value, str) else repr(value) for name, value in params.items()}
         results = list(train(params, number, data))
         if len(results) < NUM_EPOCHS:
             continue

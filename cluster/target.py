@@ -45,7 +45,8 @@ def _only_cluster() -> str:
 def _check_address(address: str) -> str:
     try:
         parts = urlsplit(address)
-        if parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0):
+        is_whole = not parts.query and not parts.fragment  # Ray's own paths are put behind it
+        if is_whole and parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1) > 0:
             return address.rstrip("/")
     except ValueError:
         pass

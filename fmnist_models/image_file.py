@@ -6,12 +6,13 @@ import io
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from fmnist_models.declared_size import declared_sizes
 from fmnist_models.errors import FileError, ImageError
 from fmnist_models.files import read_bounded
 
@@ -24,6 +25,7 @@ _MAX_BYTES = 2**28
 _SIDE = 28
 _SIXTEEN_BITS = "I;16"
 _WIDER = ("I", "F")
+_TILE_SIDES = (322, 323)  # TIFF tags
 _WHITE, _NEARLY_WHITE, _MIDDLE = 255, 191, 127.5
 
 
@@ -55,8 +57,11 @@ def read_garment(path: Path) -> GarmentImage:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata, and of sizes, for which there is a limit here
+            for width, height in declared_sizes(content):
+                _check_few(width, height)
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 _check_size(image.width, image.height)
+                _check_tile(image)
                 image.load()
                 ImageOps.exif_transpose(image, in_place=True)
                 return make_garment(image)
@@ -129,5 +134,15 @@ def _background(grey: npt.NDArray[np.uint8], alpha: npt.NDArray[np.uint8] | None
 def _check_size(width: int, height: int) -> None:
     if min(width, height) < MIN_SIDE:
         raise ImageError(f"has {width}x{height} pixels, too few to show a garment; valid: at least {MIN_SIDE} a side")
+    _check_few(width, height)
+
+
+def _check_tile(image: Image.Image) -> None:
+    """A tile of a TIFF file is decoded as a whole, however small the picture."""
+    tags: Any = getattr(image, "tag_v2", {})
+    _check_few(*(int(tags.get(tag, 0)) for tag in _TILE_SIDES))
+
+
+def _check_few(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         raise ImageError(f"has {width}x{height} pixels, which is too many; {_VALID_SIZE}")

@@ -89,6 +89,30 @@ def parse_yaml(text: str, *, where: str) -> Any:
         raise ConfigError(f"{where} is not YAML: {problem[:300]}") from error
 
 
+def parse_override(text: str, *, where: str) -> Any:
+    """The value that ``text`` holds, all of it; ``where`` names it in messages.
+
+    Raises:
+        ConfigError: not YAML, or YAML would leave a part of it out: a comment, or blanks at the end of a word.
+    """
+    value = parse_yaml(text, where=where)
+    quoted = f"quote the value: {where}='\"…\"'"
+    if _has_comment(text):
+        raise ConfigError(f"{where}: {text!r} has a #, after which all would be lost as a comment; {quoted}")
+    if isinstance(value, str) and value == text.strip() != text.lstrip():
+        raise ConfigError(f"{where}: {text!r} ends with blanks, which would be lost; leave them out, or {quoted}")
+    return value
+
+
+def _has_comment(text: str) -> bool:
+    end = 0
+    for token in yaml.scan(text, Loader=_Loader):
+        if "#" in text[end : token.start_mark.index]:
+            return True
+        end = max(end, token.end_mark.index)
+    return False
+
+
 def read_yaml(path: Path) -> Any:
     """The value that the file holds.
 

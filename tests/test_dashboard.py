@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -25,6 +26,7 @@ from fmnist_models.data import CLASS_NAMES, load_images
 from fmnist_models.metrics import score
 from search.cli import main
 from search.configuration.config import parse_config
+from search.integrations.dashboard import Dashboard, DashboardServer, is_known_host
 from search.records.evaluation_file import Evaluation
 from search.records.experiment import Experiment
 from search.records.lock import lock_experiment
@@ -267,3 +269,48 @@ def test_experiments_of_one_name_are_told_apart(tmp_path: Path) -> None:
     both = [make_experiment(path, config, [[0.5]]) for path in folders]
     storage = reflect(both, extra=lambda experiment, number: {})
     assert [study.study_name for study in storage.get_all_studies()] == [str(path) for path in folders]
+
+
+def answer(server: DashboardServer, *lines: str) -> str:
+    """The first line of the answer to a request of these header lines."""
+    with socket.create_connection(server.server_address[:2], timeout=30) as connection:
+        connection.sendall(
+            "\r\n".join(["GET /static/bundle.js HTTP/1.1", *lines, "Connection: close", "", ""]).encode()
+        )
+        found = b""
+        while more := connection.recv(2**16):
+            found += more
+    return found.decode(errors="replace").splitlines()[0]
+
+
+def test_only_names_of_this_machine_are_answered_and_no_header_is_taken_for_granted(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "pictures").mkdir()
+    app = Dashboard([made(tmp_path / "one")], folder=tmp_path / "pictures", data_dir=None, tell=print)
+    with DashboardServer(app, host="127.0.0.1", port=0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for name in ("localhost", "127.0.0.1", "[::1]", "LOCALHOST", "localhost."):
+            for host in (name, f"{name}:{server.server_port}", f"{name}:1"):  # a tunnel has another port
+                assert "200" in answer(server, f"Host: {host}", "Accept-Encoding: gzip"), host
+                assert "200" in answer(server, f"Host: {host}"), host
+        for host in (
+            "evil.example",
+            f"evil.example:{server.server_port}",
+            "localhost.evil.example",
+            "192.0.2.1",
+            "",
+            "[",
+        ):
+            assert "421" in answer(server, f"Host: {host}", "Accept-Encoding: gzip"), host
+        assert "421" in answer(server)
+        server.shutdown()
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_dashboard_that_others_reach_answers_addresses_and_its_own_name_alone() -> None:
+    for host in ("0.0.0.0", "::", "192.0.2.1", "machine.example"):
+        for name in ("localhost:1", "192.0.2.1:80", "[2001:db8::1]:80", f"{socket.gethostname()}:80"):
+            assert is_known_host(name, listening_on=host)
+        assert is_known_host("machine.example", listening_on=host) == (host == "machine.example")
+        assert not is_known_host("evil.example", listening_on=host)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -230,6 +231,81 @@ def test_any_altered_byte_is_a_picture_or_an_error(position: int, value: int, ki
         path = Path(folder, "altered")
         path.write_bytes(content)
         assert read_garment(path).pixels.shape == (28, 28)
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    """Of a RIFF file."""
+    return kind + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2)
+
+
+def riff(*chunks: bytes) -> bytes:
+    return chunk(b"RIFF", b"WEBP" + b"".join(chunks))
+
+
+def three_bytes(number: int) -> bytes:
+    return struct.pack("<I", number)[:3]
+
+
+def gif(screen: int, frame: int, *, before: bytes = b"") -> bytes:
+    control = b"\x21\xf9\x04\x09\0\0\0\0"  # what is left of a frame is to be cleared
+    head = b"GIF89a" + struct.pack("<HHBBB", screen, screen, 0x80, 0, 0) + b"\0\0\0\xff\xff\xff"
+    return head + before + control + b"\x2c" + struct.pack("<HHHHB", 0, 0, frame, frame, 0) + b"\x02\x02\x44\x01\0\x3b"
+
+
+def tiff(side: int, *, tile: int | None = None, compression: int = 5) -> bytes:
+    places = {273: 8, 278: side, 279: 8} if tile is None else {322: tile, 323: tile, 324: 8, 325: 8}
+    tags = {256: side, 257: side, 258: 8, 259: compression, 262: 1, 277: 1, **places}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
+    return b"II*\0" + struct.pack("<I", 16) + b"\0" * 8 + struct.pack("<H", len(tags)) + entries + b"\0" * 4
+
+
+BIG = 13_000  # a side; Pillow itself refuses no fewer than 13,378
+VP8L = chunk(b"VP8L", b"\x2f" + struct.pack("<I", BIG - 1 | BIG - 1 << 14) + b"\0")
+CANVAS = three_bytes(BIG - 1) + three_bytes(BIG - 1)
+DECLARING_MUCH: dict[str, bytes] = {
+    "png": png(BIG, BIG),
+    "jpeg": b"\xff\xd8\xff\xc0" + struct.pack(">HBHHB", 17, 8, BIG, BIG, 3) + b"\1\x11\0\2\x11\0\3\x11\0"
+    b"\xff\xda" + struct.pack(">H", 12) + b"\3\1\0\2\0\3\0\0\x3f\0\0\0\0\0\xff\xd9",
+    "gif": gif(BIG, BIG),
+    "gif, a small frame": gif(BIG, 30),
+    "gif, a small screen": gif(30, BIG, before=b"\x21\xfe\x02hi\0"),
+    "bmp": b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, BIG, BIG, 1, 24, *[0] * 6),
+    "tiff": tiff(BIG),
+    "tiff, a tile": tiff(64, tile=32_768),
+    "tiff, a deflated tile": tiff(64, tile=32_768, compression=8),
+    "webp, lossy": riff(chunk(b"VP8 ", b"\x10\0\0\x9d\x01\x2a" + struct.pack("<HH", BIG, BIG))),
+    "webp, lossless": riff(VP8L),
+    "webp, animated": riff(
+        chunk(b"VP8X", b"\x02\0\0\0" + CANVAS),
+        chunk(b"ANIM", b"\0" * 6),
+        chunk(b"ANMF", b"\0" * 6 + CANVAS + b"\0" * 4 + VP8L),
+    ),
+}
+
+
+def test_a_file_that_declares_too_many_pixels_is_refused_before_they_take_memory(tmp_path: Path) -> None:
+    for name, content in DECLARING_MUCH.items():
+        Path(tmp_path, name).write_bytes(content)
+    script = """
+import resource, sys
+from pathlib import Path
+from PIL import Image
+from fmnist_models.errors import ImageError
+from fmnist_models.image_file import read_garment
+Image.init()
+taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (taken + 48 * 2**20,) * 2)
+for path in sorted(Path(sys.argv[1]).iterdir()):
+    try:
+        read_garment(path)
+    except ImageError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(DECLARING_MUCH)
+    for line in lines:
+        assert re.search(r"has \d+x\d+ pixels, which is too many; valid: at most", line), line
 
 
 @pytest.mark.slow

@@ -75,17 +75,18 @@ def submit(
     from search.records.store import check_study_storage, is_address, parse_store
 
     config, default_name = load_config(config_file, preset=preset, overrides=overrides or ())
-    if enqueue is not None:
-        read_queue(enqueue, config.space)
     address = _resolve(cluster, address)
     is_here = address is None  # then it shares this machine's files
+    config = locate_weights(config, is_here=is_here)
+    if enqueue is not None:
+        read_queue(enqueue, config.space)
     experiments, data = place(experiments_dir, data_dir, is_here=is_here)
     if is_address(experiments):
         check_study_storage(parse_store(experiments), config.study_storage)
     jobs = _find_jobs(cluster, address)
     request = JobRequest(
         experiment=check_name(default_name if name is None else name),
-        config=locate_weights(config, is_here=is_here).to_yaml(),
+        config=config.to_yaml(),
         experiments_dir=experiments,
         data_dir=data,
         queue=None if enqueue is None else enqueue.read_text(encoding="utf-8"),

@@ -25,10 +25,10 @@ from search.configuration.dimensions import Fixed
 from search.configuration.space import Space
 from search.configuration.space_file import dump_space, parse_space
 from search.errors import ConfigError
-from search.records.address import parse_address
+from search.records.address import expand_address, parse_address
 from search.records.experiment import Experiment
 from search.records.tracking import DEFAULT_EXPERIMENT, Target, parse_tracking_uri
-from search.yaml_file import dump_yaml, parse_yaml, read_yaml
+from search.yaml_file import dump_yaml, parse_override, parse_yaml, read_yaml
 
 Dataset = Literal["auto", "fashion-mnist", "synthetic"]
 PRESETS = ("quickstart", "paper-customnet", "paper-resnet18", "full")
@@ -144,7 +144,9 @@ class SearchConfig(BaseModel):
     keep_checkpoints: int = Field(default=3, ge=1, strict=True)
     max_disk_gb: float | None = Field(default=None, gt=0, strict=True)
     feature_cache_gb: float = Field(default=2.0, ge=0, strict=True)
-    study_storage: Annotated[str, Field(strict=True), AfterValidator(parse_address)] | None = None
+    study_storage: (
+        Annotated[str, Field(strict=True), AfterValidator(expand_address), AfterValidator(parse_address)] | None
+    ) = None
     mlflow: MlflowConfig | None = None
     objective: ObjectiveConfig | None = None
     confirm: ConfirmConfig | None = None
@@ -269,7 +271,7 @@ def _apply_override(raw: Any, override: str) -> None:
         raw = raw.setdefault(part, {})
         if not isinstance(raw, dict):
             raise ConfigError(f"--set {override!r}: {part} holds no keys of its own")
-    raw[path[-1]] = parse_yaml(text, where=f"--set {key}")
+    raw[path[-1]] = parse_override(text, where=f"--set {key}")
 
 
 def _explain(problem: Any) -> str:

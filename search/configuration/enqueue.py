@@ -9,12 +9,15 @@ from typing import Any
 
 from fmnist_models.hyperparameters import Condition, conditions, defaults
 from fmnist_models.networks import NETWORKS, Network
+from fmnist_models.paths import expand_home
 from fmnist_models.recipe import Recipe
 from search.configuration.dimensions import Fixed
 from search.configuration.parameters import to_parameters
 from search.configuration.space import MODEL, Space
 from search.errors import ConfigError
 from search.yaml_file import read_yaml
+
+_WEIGHTS = "weights"
 
 
 def read_queue(path: Path, space: Space) -> tuple[dict[str, Any], ...]:
@@ -46,7 +49,7 @@ def _parse(raw: Any, space: Space, *, where: str) -> dict[str, Any]:
     params: dict[str, Any] = {}
     try:
         for name, value in raw.items():
-            params |= to_parameters(space.dimensions[name], name, value)
+            params |= to_parameters(space.dimensions[name], name, _located(name, value, space))
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from error
     networks = [NETWORKS[raw[MODEL]]] if MODEL in raw else space.networks
@@ -54,6 +57,14 @@ def _parse(raw: Any, space: Space, *, where: str) -> dict[str, Any]:
     if all(problems):
         raise ConfigError("\n".join(f"{where}: {problem}" for problem in dict.fromkeys(problems)))
     return params
+
+
+def _located(name: str, value: Any, space: Space) -> Any:
+    """The path of a weights file as the space has it, which may be a full one by now."""
+    if name != _WEIGHTS or not isinstance(value, str):
+        return value
+    full = str(expand_home(value).absolute())
+    return full if full in space.dimensions[name].values() else value
 
 
 def _find_unused(raw: Mapping[str, Any], space: Space, network: Network) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import socket
 import tempfile
@@ -10,9 +11,11 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from socketserver import TCPServer, ThreadingMixIn
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from optuna.artifacts import ArtifactMeta, FileSystemArtifactStore
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
 _LEAST_S = 2.0  # between two looks at what has changed
 _ARTIFACT = "artifacts:"  # what Optuna puts before the artifact's id in a trial's system attributes
+_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 _READING = ("GET", "HEAD")
 _READ_ONLY = b'{"reason": "read only: this is a copy of the record, which only a search writes"}'
 
@@ -76,6 +80,7 @@ class Dashboard:
             start_response("403 Forbidden", [("Content-Type", "application/json")])
             return [_READ_ONLY]
         self._refresh()
+        environ.setdefault("HTTP_ACCEPT_ENCODING", "identity")  # optuna-dashboard takes for granted that there is one
         return self._app(environ, start_response)
 
     def _refresh(self) -> None:
@@ -157,7 +162,7 @@ class DashboardServer(ThreadingMixIn, WSGIServer):
                 f"the dashboard cannot listen on {host}:{port}: {reason}; valid: another --port, 0 for any free one, "
                 "and a --host of this machine"
             ) from error
-        self.set_app(app)
+        self.set_app(partial(_answer_known_hosts, app, host))
 
     def server_bind(self) -> None:
         """Binds without looking the host's name up, which a machine without a name server waits for."""
@@ -173,6 +178,42 @@ class DashboardServer(ThreadingMixIn, WSGIServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that went away is no news."""
+
+
+def _answer_known_hosts(
+    app: WSGIApplication, host: str, environ: WSGIEnvironment, start_response: StartResponse
+) -> Iterable[bytes]:
+    """Refuses requests for other names than this machine's: with DNS rebinding, any page that a browser shows could
+    read the dashboard under a name of its own."""
+    if is_known_host(environ.get("HTTP_HOST", ""), listening_on=host):
+        return app(environ, start_response)
+    start_response("421 Misdirected Request", [("Content-Type", "text/plain; charset=utf-8")])
+    return [b"this name is not answered here; valid: http://localhost with the dashboard's port\n"]
+
+
+def is_known_host(header: str, *, listening_on: str) -> bool:
+    """Whether the ``Host`` header names a loopback address, or the address that the dashboard listens on.
+
+    Where it listens on another address than a loopback one, any IP address and this machine's name are known too: a
+    page of somebody else's has a domain name.
+    """
+    try:
+        name = (urlsplit(f"//{header}").hostname or "").rstrip(".")
+    except ValueError:
+        return False
+    if name in _LOOPBACK_NAMES or name == listening_on.lower():
+        return True
+    if listening_on in _LOOPBACK_NAMES:
+        return False
+    return _is_ip_address(name) or name == socket.gethostname().lower()
+
+
+def _is_ip_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 class _QuietHandler(WSGIRequestHandler):

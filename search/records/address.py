@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fmnist_models.errors import FileError
 from fmnist_models.files import read_json, write_aside
+from fmnist_models.paths import expand_home
 from search.errors import ConfigError, DatabaseError, ExperimentError
 from search.records.experiment import Experiment
 
@@ -22,7 +23,7 @@ _SCHEMES = ("postgresql", "postgresql+psycopg")  # which mean the same here
 _NAME = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}"
 _HOST = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,252}|\[[0-9A-Fa-f:.]{2,45}\]"
 _SERVER = re.compile(rf"(?:{_NAME}@)?(?:{_HOST})(?::(?P<port>[0-9]{{1,5}}))?/{_NAME}")
-_FILE = re.compile(r"/[^?#%]{1,4000}")  # for SQLAlchemy these would not be part of a file's name
+_FILE = re.compile(r"/[^?]{1,4000}")  # what follows a question mark other programs take for options
 _MAX_STUDY_NAME = 512  # characters, as Optuna's tables have it
 
 
@@ -34,6 +35,8 @@ def parse_address(text: str) -> str:
     """
     if text.startswith(_SQLITE) and _FILE.fullmatch(text.removeprefix(_SQLITE)) and text.isprintable():
         return text
+    if text.startswith(f"{_SQLITE}/") and "?" in text:
+        raise ValueError(f"has a '?', which begins options in such an address; {_VALID}")
     scheme, _, rest = text.partition("://")
     if ":" in rest.rpartition("@")[0]:
         raise ValueError("holds a password; valid: without a password; give it in $PGPASSWORD or ~/.pgpass")
@@ -43,6 +46,16 @@ def parse_address(text: str) -> str:
     if not 0 < int(server["port"] or 5432) < 2**16:
         raise ValueError("names a port that is none; valid: 1 to 65535")
     return f"{_POSTGRESQL}{rest}"
+
+
+def expand_address(text: str) -> str:
+    """The address with a leading ``~`` of a file of SQLite replaced by that home folder.
+
+    Raises:
+        PathError: the home folder is unknown.
+    """
+    file = text.removeprefix(_SQLITE)
+    return f"{_SQLITE}{expand_home(file)}" if file != text and file.startswith("~") else text
 
 
 def sqlite_file(address: str) -> Path | None:
@@ -111,6 +124,6 @@ def check_trust(experiment: Experiment, address: str, *, to_write: bool = False)
 def _named_by_environment() -> str | None:
     text = os.environ.get(STUDY_STORAGE_VARIABLE)
     try:
-        return parse_address(text) if text else None
+        return parse_address(expand_address(text)) if text else None
     except ValueError as error:
         raise ConfigError(f"${STUDY_STORAGE_VARIABLE} {error}") from error

@@ -55,8 +55,10 @@ def open_database(address: str, access: Access) -> RDBStorage:
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     path = sqlite_file(address)
-    if path is not None and access == Access.READ:
-        _check_file(path, address)
+    if path is not None:
+        _check_kind(path, address)
+        if access == Access.READ:
+            _check_file(path, address)
     options = _of_server(access) if path is None else _of_file(path, access)
     url = "sqlite://" if path is not None else address.replace("postgresql:", "postgresql+psycopg:", 1)
     with _explained(address):
@@ -161,11 +163,21 @@ def _connect(path: Path, access: Access) -> sqlite3.Connection:
     return connection
 
 
+def _check_kind(path: Path, address: str) -> None:
+    """That it is a file, or a new one in a folder that exists: opening a pipe would wait."""
+    try:
+        is_file = stat.S_ISREG(os.stat(path).st_mode)
+    except OSError as error:
+        if not path.parent.is_dir():
+            raise DatabaseError(f"{address} cannot be used: there is no folder {path.parent}; make it first") from error
+        return
+    if not is_file:
+        raise DatabaseError(f"{address} is not a plain file")
+
+
 def _check_file(path: Path, address: str) -> None:
     """That it is what a search makes: a stranger may name any file, or craft one that takes for ever to read."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait
-            raise DatabaseError(f"{address} is not a plain file")
         with path.open("rb") as file:
             header = file.read(_OFFSET_OF_VERSIONS + 2)
     except OSError as error:

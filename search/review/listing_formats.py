@@ -12,6 +12,7 @@ from typing import Any
 from rich.text import Text
 
 from fmnist_models.errors import printable
+from search.records.csv_text import csv_text
 from search.records.fingerprint import fingerprint
 from search.records.fold_values import FOLDS
 from search.records.results import Row, format_value
@@ -60,11 +61,12 @@ def format_json(listing: Listing) -> str:
 
 
 def format_csv(listing: Listing) -> str:
-    """A header and a line a trial; blanks between a curve's values; characters that cannot be shown written out."""
+    """A header and a line a trial; blanks between a curve's values; characters that cannot be shown written out; no
+    text is a formula, as ``csv_text`` says."""
     columns = _columns_for_programs(listing)
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([printable(name) for name in columns])
+    writer.writerow([csv_text(printable(name)) for name in columns])
     writer.writerows([_as_csv(row.get(name)) for name in columns] for row in listing.rows)
     return buffer.getvalue()
 
@@ -161,7 +163,7 @@ def _columns_for_programs(listing: Listing) -> list[str]:
 def _as_csv(value: Any) -> Any:
     if isinstance(value, list):
         return " ".join(map(str, value))
-    return printable(value) if isinstance(value, str) else value
+    return csv_text(printable(value)) if isinstance(value, str) else value
 
 
 def _escape(cell: str) -> str:

@@ -28,7 +28,8 @@ def time_limit(files: TrialFiles, timeout_s: float | None) -> Iterator[None]:
         yield
         return
     files.path.mkdir(exist_ok=True)
-    with files.timeout.open("wb") as file:
+    files.timeout.unlink(missing_ok=True)  # it may have another name, whose file would be emptied
+    with files.timeout.open("xb") as file:
         # Its thread is C's own: it also fires when the training hangs inside a library and holds the interpreter.
         faulthandler.dump_traceback_later(timeout_s, exit=True, file=file)
         try:

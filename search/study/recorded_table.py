@@ -15,6 +15,7 @@ import numpy.typing as npt
 from fmnist_models.epoch import Epoch
 from search.configuration.dimensions import Choice, Dimension, Fixed, FloatRange, IntRange
 from search.configuration.space import Space
+from search.records.csv_text import plain_text
 
 _RESULTS = ("val_accuracy", "val_loss", "seconds")
 
@@ -85,7 +86,7 @@ def _parse(space: Space, row: Mapping[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, dimension in space.dimensions.items():
         if isinstance(dimension, Choice):
-            values[name] = {str(option): option for option in dimension.options}[row[name]]
+            values[name] = {str(option): option for option in dimension.options}[plain_text(row[name])]
         elif not isinstance(dimension, Fixed):
             values[name] = float(row[name])
     return values

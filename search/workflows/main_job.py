@@ -14,6 +14,7 @@ from fmnist_models.errors import UserError
 from fmnist_models.files import write_aside
 from fmnist_models.training import Training
 from search.configuration.config import SearchConfig
+from search.records.csv_text import table_as_csv
 from search.records.evaluation_file import Evaluation
 from search.records.experiment import Experiment
 from search.records.occupancy import Occupancy, measure_occupancy
@@ -101,4 +102,4 @@ def _is_testable(experiment: Experiment, config: SearchConfig, outcome: Outcome,
 
 
 def _write_table(experiment: Experiment) -> None:
-    write_aside(experiment.trials_table, read_trials(experiment).to_csv(index=False))
+    write_aside(experiment.trials_table, table_as_csv(read_trials(experiment)))

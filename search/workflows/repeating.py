@@ -12,6 +12,7 @@ from fmnist_models.files import write_aside
 from fmnist_models.folds import FoldedImages
 from fmnist_models.training import Training
 from search.configuration.config import SearchConfig
+from search.records.csv_text import table_as_csv
 from search.records.experiment import Experiment
 from search.records.record import list_trials, open_study
 from search.records.repetition import Repetition, by_key, list_lost
@@ -97,7 +98,7 @@ def train_repetitions(
         )
         if outcome == Outcome.FINISHED and not keep_weights:
             remove_checkpoints(experiment)
-        write_aside(experiment.trials_table, read_trials(experiment).to_csv(index=False))
+        write_aside(experiment.trials_table, table_as_csv(read_trials(experiment)))
         experiment.send()
         return outcome
 
