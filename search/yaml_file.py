@@ -96,11 +96,11 @@ def parse_override(text: str, *, where: str) -> Any:
         ConfigError: not YAML, or YAML would leave a part of it out: a comment, or blanks at the end of a word.
     """
     value = parse_yaml(text, where=where)
-    quoted = f"quote the value: {where}='\"…\"'"
+    quoted = f"quote the value: {where}='\"…\"'"  # which may hold a password, and is not repeated here
     if _has_comment(text):
-        raise ConfigError(f"{where}: {text!r} has a #, after which all would be lost as a comment; {quoted}")
+        raise ConfigError(f"{where}: the value has a # after a blank, and YAML would drop the rest; {quoted}")
     if isinstance(value, str) and value == text.strip() != text.lstrip():
-        raise ConfigError(f"{where}: {text!r} ends with blanks, which would be lost; leave them out, or {quoted}")
+        raise ConfigError(f"{where}: the value ends with blanks, which YAML would drop; leave them out, or {quoted}")
     return value
 
 

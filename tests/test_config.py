@@ -95,6 +95,22 @@ def test_overrides_reach_inside_and_the_last_one_wins() -> None:
 
 
 @pytest.mark.parametrize(
+    ("override", "address"),
+    [
+        ("study_storage='sqlite:////tmp/st #1.db'", "sqlite:////tmp/st #1.db"),
+        ('study_storage="sqlite:////tmp/st: 1.db "', "sqlite:////tmp/st: 1.db "),
+        ("study_storage=sqlite:////tmp/st#1.db", "sqlite:////tmp/st#1.db"),
+        ("study_storage=sqlite:////tmp/100%.db", "sqlite:////tmp/100%.db"),
+        ("study_storage = sqlite:////tmp/st.db", "sqlite:////tmp/st.db"),
+    ],
+)
+def test_an_override_keeps_every_character_of_an_address(override: str, address: str) -> None:
+    config, _ = load_config(overrides=[override])
+    assert config.study_storage == address
+    assert parse_config(parse_yaml(config.to_yaml(), where="again"), where="again").study_storage == address
+
+
+@pytest.mark.parametrize(
     ("override", "words"),
     [
         ("max_trials", ["'max_trials'", "key=value"]),
@@ -107,6 +123,13 @@ def test_overrides_reach_inside_and_the_last_one_wins() -> None:
         ("max_trials=", ["max_trials", "None"]),
         ("trials=3", ["'trials'", "max_trials"]),
         ("space=3", ["space must map", "3"]),
+        ("study_storage=sqlite:////tmp/st #1.db", ["--set study_storage", "#", "quote the value"]),
+        ("max_trials=5 # many", ["--set max_trials", "#"]),
+        ("dataset=#synthetic", ["--set dataset", "#"]),
+        ("mlflow={tracking_uri: http://h #x\n}", ["--set mlflow", "#"]),
+        ("study_storage=sqlite:////tmp/st.db ", ["--set study_storage", "ends with blanks"]),
+        ("study_storage=sqlite:////tmp/st: 1.db", ["study_storage"]),
+        ("study_storage=sqlite:////tmp/st.db?mode=ro", ["study_storage", "'?'"]),
     ],
 )
 def test_a_malformed_override_is_refused_by_name(override: str, words: list[str]) -> None:

@@ -16,6 +16,8 @@ from typing import Any, TypeAlias
 import pytest
 from made_experiment import make_experiment
 
+from cluster.errors import ClusterError
+from cluster.folder import cluster_folder
 from search.cli import main
 from search.configuration.config import SearchConfig, parse_config
 from search.errors import ExperimentError
@@ -23,6 +25,7 @@ from search.records.experiment import Experiment
 from search.records.inventory import State, find_holder, list_experiments, summarise
 from search.records.lock import lock_experiment
 from search.records.removal import find_removable, remove_experiments
+from search.running.continuation import open_experiment
 
 REPOSITORY = Path(__file__).parent.parent
 NUM_EPOCHS = 2
@@ -481,3 +484,46 @@ def test_a_lock_that_is_a_link_is_not_written_through(
     assert code == 2
     assert ".lock" in err
     assert snapshot(folder) == before
+
+
+def test_a_hard_linked_lock_leaves_the_file_of_the_other_name_as_it_is(folder: Path, make_finished: Make) -> None:
+    experiment = make_finished(folder / "x")
+    experiment.lock.unlink()
+    precious = folder / "precious"
+    precious.write_text("mine")
+    os.link(precious, experiment.lock)
+    with lock_experiment(experiment):
+        assert find_holder(experiment) == find_holder(Experiment(experiment.path))
+        assert str(os.getpid()) in str(find_holder(experiment))
+        with pytest.raises(ExperimentError, match="is being run by"), lock_experiment(experiment):
+            pass
+    assert (precious.read_text(), precious.stat().st_nlink) == ("mine", 1)
+
+
+@pytest.mark.parametrize("name", ["study.journal", "search.log"])
+def test_a_search_does_not_grow_a_file_that_is_hard_linked_elsewhere(
+    name: str, folder: Path, make_finished: Make
+) -> None:
+    experiment = make_finished(folder / "x")
+    (experiment.path / name).touch()
+    os.link(experiment.path / name, folder / "other")
+    before = (folder / "other").read_bytes()
+    with pytest.raises(ExperimentError, match=f"{name} is hard-linked"), open_experiment(experiment, make_config()):
+        pass
+    assert (folder / "other").read_bytes() == before
+
+
+def test_a_cluster_is_held_without_emptying_or_following_what_is_in_its_locks_place(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    cluster = cluster_folder("x", directory=tmp_path / "clusters")
+    cluster.path.parent.mkdir()
+    lock = tmp_path / "clusters" / ".x.lock"
+    os.link(precious, lock)
+    with cluster.hold(), pytest.raises(ClusterError, match="is being started or ended"), cluster.hold():
+        pass
+    lock.unlink()
+    lock.symlink_to(precious)
+    with pytest.raises(ClusterError, match="not writable"), cluster.hold():
+        pass
+    assert precious.read_text() == "mine"

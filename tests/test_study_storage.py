@@ -125,6 +125,7 @@ def name_of(experiment: Experiment) -> str:
     [
         ("sqlite:////data/a b.db", "sqlite:////data/a b.db"),
         ("sqlite:////data/at@home:1.db", "sqlite:////data/at@home:1.db"),
+        ("sqlite:////data/st #1 100%25.db", "sqlite:////data/st #1 100%25.db"),
         ("postgresql://host/studies", "postgresql://host/studies"),
         ("postgresql+psycopg://me@host:5433/studies", "postgresql://me@host:5433/studies"),
         ("postgresql://me@[::1]:5433/studies", "postgresql://me@[::1]:5433/studies"),
@@ -140,7 +141,7 @@ def test_an_address_has_one_form(text: str, address: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "x", "study.db", "sqlite://", "sqlite:///relative.db", "sqlite:////a.db?mode=rwc", "sqlite:////a%2e.db"),
+        *("", "x", "study.db", "sqlite://", "sqlite:///relative.db", "sqlite:////a.db?mode=rwc"),
         *("sqlite:////a\n.db", "sqlite:////a\0", "sqlite:///:memory:", "sqlite+aiosqlite:////a.db", "sqlite:////"),
         *("mysql://host/studies", "redis://host", "http://host/x", "postgres://host/x", "postgresql+psycopg2://h/x"),
         *("postgresql://", "postgresql:///studies", "postgresql://host", "postgresql://host/", "postgresql://host/a/b"),
@@ -777,6 +778,22 @@ def test_a_file_that_is_no_database_keeps_nobody_waiting(tmp_path: Path, folder:
     refer(experiment := make(folder / "x", None), f"sqlite:///{path}")
     with pytest.raises(DatabaseError, match=r"no database of SQLite|is not a plain file"):
         read_study(experiment)
+
+
+@pytest.mark.parametrize("name", ["st #1.db", "100%.db", "%41.db", "a b", "&=;.db"])
+def test_any_name_of_a_file_is_the_name_of_the_database(name: str, folder: Path, tmp_path: Path) -> None:
+    experiment = make(folder / "x", f"sqlite:///{tmp_path}/{name}")
+    assert (tmp_path / name).is_file()
+    assert states(experiment) == ["COMPLETE", "COMPLETE", "RUNNING"]
+    assert {path.name for path in tmp_path.iterdir()} == {folder.name, name}
+
+
+def test_a_database_is_written_neither_into_a_pipe_nor_where_there_is_no_folder(folder: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DatabaseError, match="is not a plain file"):
+        make(folder / "x", f"sqlite:///{tmp_path}/pipe")
+    with pytest.raises(DatabaseError, match=f"there is no folder {tmp_path / 'none'}; make it first"):
+        make(folder / "y", f"sqlite:///{tmp_path}/none/x.db")
 
 
 # Removal

@@ -28,41 +28,45 @@ def lock_experiment(experiment: Experiment) -> Iterator[None]:
     Raises:
         ExperimentError: another process holds it; says which, where and since when.
     """
-    with _open(experiment.lock) as file:
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(_open(experiment.lock))
         _take(file, experiment)
-        for path in (experiment.lock, experiment.journal, experiment.log):  # what is written in place
-            _check_alone(path)
+        if os.fstat(file.fileno()).st_nlink > 1:  # the same file under another name would be emptied too
+            experiment.lock.unlink()
+            file = stack.enter_context(_open(experiment.lock))
+            _take(file, experiment)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
         file.flush()
         yield
 
 
+def check_written_in_place(experiment: Experiment) -> None:
+    """Makes sure that what a search appends to has no other name: that would be an untrusted person's choice of a file,
+    or a copy of the experiment that was made with hard links.
+
+    Raises:
+        ExperimentError: a file has another name.
+    """
+    for path in (experiment.journal, experiment.log):
+        with contextlib.suppress(FileNotFoundError):
+            if path.lstat().st_nlink > 1:
+                raise ExperimentError(
+                    f"{path} is hard-linked to another file, which would be changed too; copy {experiment.path} "
+                    "without hard links (cp -r) and continue the copy"
+                )
+
+
 def _open(path: Path) -> TextIO:
-    """An untrusted link would have another file emptied, an untrusted pipe would wait."""
+    """Follows no link, waits for no pipe, and leaves what is in the file."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
     except OSError as error:
         raise ExperimentError(f"{path} cannot be opened: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ExperimentError(f"{path} is no plain file")
     return os.fdopen(descriptor, "r+", encoding="utf-8", errors="replace")
-
-
-def _check_alone(path: Path) -> None:
-    """Another name of the same file would be another file that is written to: of an untrusted person's choice, or of a
-    copy of the experiment made with hard links.
-
-    Raises:
-        ExperimentError: the file has another name, or is no regular file.
-    """
-    with contextlib.suppress(FileNotFoundError):
-        found = path.lstat()
-        if not stat.S_ISREG(found.st_mode):
-            raise ExperimentError(f"{path} is no regular file; remove it")
-        if found.st_nlink > 1:
-            raise ExperimentError(
-                f"{path} is hard-linked to another file, which would be changed too; copy the experiment's folder "
-                "without hard links (cp -r) and continue the copy"
-            )
 
 
 def _take(file: TextIO, experiment: Experiment) -> None:

@@ -13,7 +13,7 @@ from fmnist_models.files import read_bounded, write_aside
 from search.configuration.config import SearchConfig, read_config
 from search.errors import ConfigError, ExperimentError
 from search.records.experiment import Experiment
-from search.records.lock import lock_experiment
+from search.records.lock import check_written_in_place, lock_experiment
 from search.records.runs import append_run
 from search.study.warm_start import MAX_CHARS, WarmStart, dump_warm_start, parse_warm_start, read_warm_start
 
@@ -110,11 +110,13 @@ def open_experiment(
 
     Raises:
         ConfigError: the experiment exists with a configuration or a warm start that does not go with this one.
-        ExperimentError: the folder is not writable, or another process runs the experiment.
+        ExperimentError: the folder is not writable, another process runs the experiment, or a file that grows is
+            hard-linked.
     """
     _decide_warm_start(experiment, config, warm_start)  # before anything is made
     experiment.create()
     with lock_experiment(experiment):
+        check_written_in_place(experiment)
         if experiment.store is not None:
             experiment.store.fetch(experiment.path)
         warm = _decide_warm_start(experiment, config, warm_start)  # another process may have made it meanwhile
