@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+from pathlib import Path
 
 import pandas as pd
 import pytest
+from command import fmnist
 from hypothesis import given
 from hypothesis import strategies as st
+from made_experiment import FAILED, make_experiment
 
+from search.configuration.config import parse_config
 from search.records.csv_text import csv_text, plain_text, table_as_csv
+from search.records.results import read_trials
 
 STARTS = "=+-@\t\r\n"
 
@@ -44,3 +49,26 @@ def test_a_table_has_neither_cells_nor_columns_that_are_formulas_and_keeps_its_n
     assert rows[1] == ["0", "-0.5", "3", "'=cmd|'/c calc'!A0", "'@SUM(A1)", ""]
     assert rows[2] == ["1", "0.25", "", "none", "-2", "'-1 is negative"]
     assert list(table.columns)[3] == "=weights", "the table itself is as it was"
+
+
+def test_neither_the_table_of_a_search_nor_a_listing_has_formulas(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = ["=1+1", "@SUM(1)", "+2", "-x"]
+    config = {
+        "dataset": "synthetic",
+        "space": {"model": "resnet18", "weights": {"choice": weights}},
+        "max_trials": 3,
+        "max_epochs": 1,
+        "pruner": "none",
+    }
+    made = make_experiment(tmp_path / "x", parse_config(config, where="test"), [[0.5], [0.25], FAILED])
+    table = table_as_csv(read_trials(made))
+    code, listed, _ = fmnist(capsys, "trials", made.path, "--format", "csv")
+    assert code == 0
+    for text in (table, listed):
+        rows = list(csv.DictReader(io.StringIO(text)))
+        assert len(rows) == 3
+        for row in rows:
+            assert row["weights"].startswith("'")
+            assert plain_text(row["weights"]) in weights

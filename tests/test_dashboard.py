@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import re
@@ -16,6 +18,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from wsgiref.util import setup_testing_defaults
 
 import numpy as np
 import pytest
@@ -306,6 +309,25 @@ def test_only_names_of_this_machine_are_answered_and_no_header_is_taken_for_gran
         assert "421" in answer(server)
         server.shutdown()
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_the_csv_of_a_study_has_no_formulas_and_keeps_its_numbers(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    weights = ["=1+1", "@SUM(1)", "+x", "-x"]
+    config = {**CONFIG, "space": {"model": "resnet18", "lr": 0.1, "weights": {"choice": weights}}, "metric": "val_loss"}
+    one = make_experiment(tmp_path / "one", parse_config(config, where="test"), [[0.5, 0.5], [0.25, 0.5]])
+    app = Dashboard([one], folder=tmp_path / "pictures", data_dir=None, tell=print)
+    environment: dict[str, Any] = {"PATH_INFO": "/csv/0", "REQUEST_METHOD": "GET"}
+    setup_testing_defaults(environment)
+    started: list[Any] = []
+    text = b"".join(app(environment, lambda *words: started.append(words))).decode()
+    assert started[0][0] == "200 OK"
+    assert dict(started[0][1])["Content-Length"] == str(len(text.encode()))
+    header, *rows = csv.reader(io.StringIO(text))
+    of_weights = header.index("Param weights")
+    assert len(rows) == 2
+    assert {row[of_weights] for row in rows} <= {f"'{weight}" for weight in weights}
+    assert all(float(row[header.index("Value")]) > 0 for row in rows)
 
 
 def test_a_dashboard_that_others_reach_answers_addresses_and_its_own_name_alone() -> None:

@@ -22,6 +22,7 @@ from optuna.artifacts import ArtifactMeta, FileSystemArtifactStore
 
 from fmnist_models.errors import UserError
 from search.errors import ExperimentError
+from search.integrations.dashboard_csv import CSV_PREFIX, answer_csv
 from search.integrations.reflection import Watch, reflect
 from search.records.experiment import Experiment
 from search.review.pictures import draw_pictures
@@ -81,6 +82,8 @@ class Dashboard:
             return [_READ_ONLY]
         self._refresh()
         environ.setdefault("HTTP_ACCEPT_ENCODING", "identity")  # optuna-dashboard takes for granted that there is one
+        if environ["PATH_INFO"].startswith(CSV_PREFIX) and environ["REQUEST_METHOD"] == "GET":
+            return answer_csv(self._app, environ, start_response)
         return self._app(environ, start_response)
 
     def _refresh(self) -> None:
