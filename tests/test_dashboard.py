@@ -327,7 +327,7 @@ def test_the_csv_of_a_study_has_no_formulas_and_keeps_its_numbers(tmp_path: Path
     of_weights = header.index("Param weights")
     assert len(rows) == 2
     assert {row[of_weights] for row in rows} <= {f"'{weight}" for weight in weights}
-    assert all(float(row[header.index("Value")]) > 0 for row in rows)
+    assert all(float(row[header.index("val_loss")]) > 0 for row in rows)
 
 
 def test_a_dashboard_that_others_reach_answers_addresses_and_its_own_name_alone() -> None:
