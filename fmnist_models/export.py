@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import math
 import os
 import tempfile
 import warnings
@@ -19,15 +20,16 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from fmnist_models.classifier import Classifier
+from fmnist_models.classifier import Classifier, Prediction
 from fmnist_models.errors import ExportError
 from fmnist_models.onnx_file import check_onnx, make_onnx, run_onnx
 from fmnist_models.output import output_folder, replaced_file, write_output
-from fmnist_models.prediction import predict_probabilities
 from fmnist_models.program_file import make_program, run_program
-from fmnist_models.saved_model import ModelConfig, is_saved_model, load_model, save_model
+from fmnist_models.saved_model import ModelConfig, is_saved_model, load_classifier, save_model
+from fmnist_models.training_distance import TrainingDistance
 
 MAX_DIFFERENCE: Final = 1e-4
+MAX_DISTANCE_DIFFERENCE: Final = 1e-2
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class FileFormat:
 
     suffix: str
     make: Callable[..., bytes]
-    run: Callable[[bytes, npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
+    run: Callable[[bytes, npt.NDArray[np.uint8]], Prediction]
     check: Callable[[], None] = lambda: None
 
 
@@ -51,25 +53,41 @@ FORMATS = (*FILE_FORMATS, SAFETENSORS)
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """How the exported model's probabilities compare with those of the model itself, over all images and classes."""
+    """How the exported model's probabilities compare with those of the model itself, over all images and classes, and
+    its distances to the training images, 0 where there are none."""
 
     num_images: int
     num_other_classes: int
     max_difference: float
+    max_distance_difference: float
 
     @property
     def is_close(self) -> bool:
-        return not self.num_other_classes and self.max_difference <= MAX_DIFFERENCE  # never so for NaN
+        return (
+            not self.num_other_classes
+            and self.max_difference <= MAX_DIFFERENCE  # never so for NaN
+            and self.max_distance_difference <= MAX_DISTANCE_DIFFERENCE
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """What is exported: a model, what belongs to it, where it came from, and images ``(N, 28, 28)`` to check it by."""
+    """What is exported: a model, what belongs to it, where it came from, and images ``(N, 28, 28)`` to check it by.
+
+    ``distance``: with ``config.distance_threshold``.
+    """
 
     model: nn.Module
     config: ModelConfig
     provenance: Mapping[str, str]
     images: npt.NDArray[np.uint8]
+    distance: TrainingDistance | None = None
+
+    @property
+    def classifier(self) -> Classifier:
+        return Classifier(
+            self.model, self.config.normalisation, temperature=self.config.temperature, distance=self.distance
+        )
 
 
 def export_model(source: Source, format_name: str, *, output: Path) -> Agreement:
@@ -87,9 +105,8 @@ def export_model(source: Source, format_name: str, *, output: Path) -> Agreement
     if format_name == SAFETENSORS:
         return _export_folder(source, output_folder(output))
     file_format = FILE_FORMATS[format_name]
-    classifier = Classifier(source.model, source.config.normalisation)
     with _explained(format_name):
-        content = file_format.make(classifier, metadata={**_describe(source.config), **source.provenance})
+        content = file_format.make(source.classifier, metadata={**_describe(source.config), **source.provenance})
         exported = file_format.run(content, source.images)
     agreement = _compare(source, exported, format_name)
     write_output(output, content)
@@ -119,7 +136,9 @@ def _describe(config: ModelConfig) -> dict[str, str]:
     """What whoever has nothing but the file must know."""
     return {
         "input": "images: uint8 (N, 28, 28), 0 is background, a bright garment on it",
-        "output": "probabilities: float32 (N, 10), in the order of class_names",
+        "output": "probabilities: float32 (N, 10), in the order of class_names" + _describe_distance(config),
+        "temperature": json.dumps(config.temperature),
+        "distance_threshold": json.dumps(config.distance_threshold),
         "class_names": json.dumps(config.class_names),
         "dataset": config.dataset,
         "network": config.network,
@@ -128,13 +147,20 @@ def _describe(config: ModelConfig) -> dict[str, str]:
     }
 
 
+def _describe_distance(config: ModelConfig) -> str:
+    if config.distance_threshold is None:
+        return ""
+    return (
+        "; distance: float32 (N,), to the nearest of the training images; an image with a distance above "
+        "distance_threshold does not look like them, whatever its probabilities are"
+    )
+
+
 def _export_folder(source: Source, output: Path) -> Agreement:
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.", suffix=".part") as temporary:
         made, older = Path(temporary, "new"), Path(temporary, "old")
-        save_model(made, source.model, source.config, metadata=source.provenance)
-        model, config = load_model(made)
-        exported = predict_probabilities(model, source.images, normalisation=config.normalisation)
-        agreement = _compare(source, exported, SAFETENSORS)
+        save_model(made, source.model, source.config, metadata=source.provenance, distance=source.distance)
+        agreement = _compare(source, load_classifier(made)[0].predict(source.images), SAFETENSORS)
         if output.exists():
             output.rename(older)
         try:
@@ -146,20 +172,28 @@ def _export_folder(source: Source, output: Path) -> Agreement:
     return agreement
 
 
-def _compare(source: Source, exported: npt.NDArray[np.float32], format_name: str) -> Agreement:
-    own = predict_probabilities(source.model, source.images, normalisation=source.config.normalisation)
+def _compare(source: Source, exported: Prediction, format_name: str) -> Agreement:
+    own = source.classifier.predict(source.images)
     agreement = Agreement(
-        num_images=len(own),
-        num_other_classes=int((own.argmax(1) != exported.argmax(1)).sum()),
-        max_difference=float(np.abs(own - exported).max()),
+        num_images=len(own.probabilities),
+        num_other_classes=int((own.probabilities.argmax(1) != exported.probabilities.argmax(1)).sum()),
+        max_difference=float(np.abs(own.probabilities - exported.probabilities).max()),
+        max_distance_difference=_distance_difference(own, exported),
     )
     if not agreement.is_close:
         raise ExportError(
             f"nothing was written, as the model in {format_name} differs from the one here: it gives "
             f"{agreement.num_other_classes} of {agreement.num_images} test images another class, and probabilities "
-            f"that differ by up to {agreement.max_difference:.2g}; at most {MAX_DIFFERENCE:g} is expected"
+            f"that differ by up to {agreement.max_difference:.2g} (at most {MAX_DIFFERENCE:g} is expected); distances "
+            f"differ by up to {agreement.max_distance_difference:.2g} (at most {MAX_DISTANCE_DIFFERENCE:g})"
         )
     return agreement
+
+
+def _distance_difference(own: Prediction, exported: Prediction) -> float:
+    if own.distance is None or exported.distance is None:
+        return 0.0 if own.distance is exported.distance else math.inf
+    return float(np.abs(own.distance - exported.distance).max())
 
 
 @contextlib.contextmanager

@@ -20,6 +20,8 @@ FORMATS: Final = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF")
 """What is read; Pillow knows more, some of which start other programs."""
 MAX_PIXELS: Final = 2**26
 MIN_SIDE: Final = 8
+MIN_CONTRAST: Final = 16
+"""Grey levels of 255 between the darkest and the brightest pixel of a prepared picture; Fashion-MNIST's have 254."""
 _VALID_SIZE = f"valid: at most {MAX_PIXELS:,} in all"
 _MAX_BYTES = 2**28
 _SIDE = 28
@@ -44,7 +46,8 @@ def read_garment(path: Path) -> GarmentImage:
 
     Raises:
         ImageError: there is no such file, it is no plain file or none of ``FORMATS``, is damaged, or has sides shorter
-            than ``MIN_SIDE`` or more than ``MAX_PIXELS`` pixels, which are counted before any is decoded.
+            than ``MIN_SIDE`` or more than ``MAX_PIXELS`` pixels, which are counted before any is decoded; or
+            it is of a single tone, or nearly (``MIN_CONTRAST``).
     """
     try:
         content = read_bounded(path, max_bytes=_MAX_BYTES)
@@ -64,7 +67,9 @@ def read_garment(path: Path) -> GarmentImage:
                 _check_tile(image)
                 image.load()
                 ImageOps.exif_transpose(image, in_place=True)
-                return make_garment(image)
+                garment = make_garment(image)
+                _check_contrast(garment.pixels)
+                return garment
     except ImageError as error:
         raise ImageError(f"{path} {error}") from error
     except UnidentifiedImageError as error:
@@ -146,3 +151,12 @@ def _check_tile(image: Image.Image) -> None:
 def _check_few(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         raise ImageError(f"has {width}x{height} pixels, which is too many; {_VALID_SIZE}")
+
+
+def _check_contrast(pixels: npt.NDArray[np.uint8]) -> None:
+    contrast = int(pixels.max()) - int(pixels.min())
+    if contrast < MIN_CONTRAST:
+        raise ImageError(
+            f"shows no garment: its brightness varies by {contrast} of 255 grey levels once it is resized to "
+            f"{_SIDE}x{_SIDE}; valid: at least {MIN_CONTRAST}"
+        )

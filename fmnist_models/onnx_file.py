@@ -9,25 +9,26 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fmnist_models.classifier import BATCH, Classifier
+from fmnist_models.classifier import BATCH, Classifier, Prediction, WithDistance
 from fmnist_models.errors import ExportError
 from fmnist_models.program_file import example_images
 
-INPUT, OUTPUT = "images", "probabilities"
+INPUT, OUTPUTS = "images", ("probabilities", "distance")
 
 
 def make_onnx(classifier: Classifier, *, metadata: Mapping[str, str]) -> bytes:
-    """The file's content; any number of images at once can be put in.
+    """The file's content; any number of images at once can be put in. ``distance`` is an output if the classifier has
+    one.
 
     Raises:
         ExportError: a package that it takes is not installed.
     """
     check_onnx()
     exported = torch.onnx.export(
-        classifier,
+        classifier if classifier.distance is None else WithDistance(classifier),
         (example_images(),),
         input_names=[INPUT],
-        output_names=[OUTPUT],
+        output_names=list(OUTPUTS if classifier.distance is not None else OUTPUTS[:1]),
         dynamic_shapes={"images": {0: "N"}},
         dynamo=True,
         verbose=False,
@@ -42,13 +43,15 @@ def make_onnx(classifier: Classifier, *, metadata: Mapping[str, str]) -> bytes:
     return content
 
 
-def run_onnx(content: bytes, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Probabilities ``(N, 10)`` of images ``(N, 28, 28)``, from ONNX Runtime on the CPU."""
+def run_onnx(content: bytes, images: npt.NDArray[np.uint8]) -> Prediction:
+    """Probabilities, and distances if the file gives them, of images ``(N, 28, 28)``, from ONNX Runtime on the CPU."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     starts = range(0, len(images), BATCH)
-    return np.concatenate([session.run([OUTPUT], {INPUT: images[start : start + BATCH]})[0] for start in starts])
+    parts = [session.run(None, {INPUT: images[start : start + BATCH]}) for start in starts]
+    probabilities, *distance = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return Prediction(probabilities, distance[0] if distance else None)
 
 
 def check_onnx() -> None:

@@ -53,11 +53,14 @@ def predict_scores(
 
 
 def predict_probabilities(
-    model: nn.Module, images: npt.NDArray[np.uint8], *, normalisation: Normalisation
+    model: nn.Module, images: npt.NDArray[np.uint8], *, normalisation: Normalisation, temperature: float = 1.0
 ) -> npt.NDArray[np.float32]:
-    """Class probabilities ``(N, 10)`` float32 of ``(N, 28, 28)`` images, by a model on the CPU."""
+    """Class probabilities ``(N, 10)`` float32 of ``(N, 28, 28)`` images, by a model on the CPU.
+
+    ``temperature``: what scores are divided by before softmax (``fit_temperature``); 1 leaves them as they are.
+    """
     scores = predict_scores(model, as_tensor(images), normalisation=normalisation)
-    probabilities: npt.NDArray[np.float32] = scores.softmax(1).numpy()
+    probabilities: npt.NDArray[np.float32] = (scores / temperature).softmax(1).numpy()
     return probabilities
 
 

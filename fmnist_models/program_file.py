@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fmnist_models.classifier import BATCH, Classifier
+from fmnist_models.classifier import BATCH, Classifier, Prediction, WithDistance
 from fmnist_models.prediction import as_tensor
 
 METADATA = "fmnist.json"
@@ -19,9 +19,12 @@ METADATA = "fmnist.json"
 
 
 def make_program(classifier: Classifier, *, metadata: Mapping[str, str]) -> bytes:
-    """The file's content; any number of images at once can be put in."""
+    """The file's content; any number of images at once can be put in. The program gives probabilities, or a pair of
+    probabilities and distances if the classifier has a distance."""
     program = torch.export.export(
-        classifier, (example_images(),), dynamic_shapes={"images": {0: torch.export.Dim("N")}}
+        classifier if classifier.distance is None else WithDistance(classifier),
+        (example_images(),),
+        dynamic_shapes={"images": {0: torch.export.Dim("N")}},
     )
     for node in program.graph_module.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths of this machine
@@ -30,13 +33,15 @@ def make_program(classifier: Classifier, *, metadata: Mapping[str, str]) -> byte
     return file.getvalue()
 
 
-def run_program(content: bytes, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Probabilities ``(N, 10)`` of images ``(N, 28, 28)``; for files just made, as it trusts what they hold."""
+def run_program(content: bytes, images: npt.NDArray[np.uint8]) -> Prediction:
+    """Probabilities, and distances if the program gives them, of images ``(N, 28, 28)``; for files just made, as it
+    trusts what they hold."""
     module = torch.export.load(io.BytesIO(content)).module()
     with torch.inference_mode():
-        parts = [module(part) for part in torch.split(as_tensor(images), BATCH)]
-    probabilities: npt.NDArray[np.float32] = torch.cat(parts).numpy()
-    return probabilities
+        made = [module(part) for part in torch.split(as_tensor(images), BATCH)]
+    parts = [one if isinstance(one, tuple) else (one,) for one in made]
+    probabilities, *distance = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
+    return Prediction(probabilities, distance[0] if distance else None)
 
 
 def example_images() -> Tensor:

@@ -16,7 +16,7 @@ from epochs import make_epoch
 from made_experiment import FAILED, make_experiment
 
 from fmnist_models.checkpoint import save_weights
-from fmnist_models.data import Normalisation
+from fmnist_models.data import load_images, split_training
 from fmnist_models.networks import build_network
 from search.configuration.config import SearchConfig, parse_config
 from search.records.epochs_file import format_epochs
@@ -65,7 +65,9 @@ def test_best(experiment: Experiment, config: SearchConfig) -> None:
     model = build_network(str(best.params["model"]), {})
     experiment.trial(best.number).path.mkdir(exist_ok=True)
     save_weights(experiment.trial(best.number).best, model.state_dict())
-    evaluate_and_save(experiment, config, None, data_root=Path("unused"), normalisation=Normalisation(0.3, 0.3))
+    root = Path("unused")
+    data = split_training(load_images("synthetic", "train", root=root, size=100), validation_fraction=0.2, seed=0)
+    evaluate_and_save(experiment, config, None, data_root=root, data=data)
 
 
 test_best.__test__ = False  # type: ignore[attr-defined]

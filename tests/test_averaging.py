@@ -317,16 +317,15 @@ def test_a_trial_is_tested_as_it_was_validated(real: TrainingData, fashion_mnist
     run = training(real, ema=0.9, flip_averaging=True)
     list(run.epochs())
     save_weights(experiment.trial(0).best, run.model.state_dict())
-    evaluation = evaluate_and_save(
-        experiment, config, None, data_root=fashion_mnist_root, normalisation=real.normalisation
-    )
+    evaluation = evaluate_and_save(experiment, config, None, data_root=fashion_mnist_root, data=real)
     test = load_images("fashion-mnist", "test", root=fashion_mnist_root, size=80)
     expected = mean_of_mirrors(run.model, real, test.images)
     assert evaluation.scores.accuracy == (expected.argmax(1) == test.labels).mean()
     assert evaluation.hyperparameters["flip_averaging"] is True
     winner = find_winner(str(experiment.path), directory=tmp_path)
-    assert isinstance(winner.model, FlipAveraged)
-    found = predict_probabilities(winner.model, test.images, normalisation=winner.config.normalisation)
+    assert isinstance(winner.classifier.network, FlipAveraged)
+    assert evaluation.temperature == winner.config.temperature != 1
+    found = predict_probabilities(winner.classifier.network, test.images, normalisation=winner.config.normalisation)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 

@@ -103,7 +103,7 @@ def test_evaluating_again_tests_the_same_model(confirmed: Confirmed, synthetic_d
         read_config(confirmed.experiment),
         None,
         data_root=Path("unused"),
-        normalisation=synthetic_data.normalisation,
+        data=synthetic_data,
     )
     assert again == confirmed.result.evaluation
 

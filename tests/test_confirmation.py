@@ -14,7 +14,7 @@ from made_experiment import FAILED, make_experiment
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from fmnist_models.checkpoint import save_weights
-from fmnist_models.data import LabelledImages, Normalisation, TrainingData, join_parts, measure_normalisation
+from fmnist_models.data import LabelledImages, TrainingData, join_parts, measure_normalisation
 from fmnist_models.epoch import DIRECTIONS
 from fmnist_models.networks import build_network
 from fmnist_models.seeds import derive_seed
@@ -45,7 +45,7 @@ from search.review.comparison import compare
 from search.review.confirmation_text import describe_confirmation
 from search.review.loaded import load_experiment
 from search.running.continuation import check_continuation, open_experiment
-from search.running.preparation import Prepared
+from search.running.preparation import Prepared, load_training_data
 from search.running.runner import Outcome
 from search.study.search_study import SearchStudy
 from search.workflows.evaluation import RULE_CONFIRMED, RULE_UNCONFIRMED, evaluate_and_save
@@ -318,8 +318,9 @@ def save_weights_of(experiment: Experiment, number: int) -> None:
 
 def evaluate(experiment: Experiment, number: int | None, **changes: Any) -> Evaluation:
     config = configure(train_size=100, test_size=20, **changes)
-    normalisation = Normalisation(0.3, 0.3)
-    return evaluate_and_save(experiment, config, number, data_root=Path("unused"), normalisation=normalisation)
+    root = Path("unused")
+    data = load_training_data(config, data_root=root)
+    return evaluate_and_save(experiment, config, number, data_root=root, data=data)
 
 
 def test_a_search_that_wants_no_confirmation_has_none(tmp_path: Path) -> None:

@@ -251,10 +251,9 @@ def test_a_trials_epochs_say_their_fold_and_none_of_its_models_is_kept(finished:
         assert [line.rpartition(",")[2] for line in lines] == ["1", "1", "2", "2", "3", "3"]
         assert not files.best.exists()
         assert not files.last.exists()
-    normalisation = finished.prepared.data.normalisation
     with pytest.raises(ExperimentError, match="is a mean over folds and has no model of its own"):
         evaluate_and_save(
-            finished.experiment, finished.prepared.config, 0, data_root=Path("unused"), normalisation=normalisation
+            finished.experiment, finished.prepared.config, 0, data_root=Path("unused"), data=finished.prepared.data
         )
 
 

@@ -49,7 +49,7 @@ def finished(synthetic_data: TrainingData, tmp_path_factory: pytest.TempPathFact
     training = Training(plan, synthetic_data, device=torch.device("cpu"))
     save_weights(experiment.trial(0).best, training.model.state_dict())
     save_checkpoint(experiment.trial(0).last, training.state_dict())
-    evaluate_and_save(experiment, config, None, data_root=path, normalisation=synthetic_data.normalisation)
+    evaluate_and_save(experiment, config, None, data_root=path, data=synthetic_data)
     return experiment
 
 

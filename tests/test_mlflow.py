@@ -113,7 +113,7 @@ def finished(synthetic_data: TrainingData, tmp_path_factory: pytest.TempPathFact
     save_checkpoint(experiment.trial(0).last, training.state_dict())
     epochs = [make_epoch(number, accuracy) for number, accuracy in enumerate([0.5, 0.75, 0.625], start=1)]
     experiment.trial(0).epochs.write_text(format_epochs(epochs, dataset="synthetic"))
-    evaluate_and_save(experiment, config, None, data_root=experiment.path, normalisation=synthetic_data.normalisation)
+    evaluate_and_save(experiment, config, None, data_root=experiment.path, data=synthetic_data)
     return experiment
 
 

@@ -12,7 +12,6 @@ from made_experiment import make_experiment
 from torch import nn
 
 from fmnist_models.checkpoint import load_weights, save_weights
-from fmnist_models.data import Normalisation
 from fmnist_models.epoch import Epoch
 from fmnist_models.networks import build_network
 from search.configuration.config import SearchConfig, parse_config
@@ -20,6 +19,7 @@ from search.errors import ExperimentError
 from search.records.evaluation_file import Evaluation
 from search.records.experiment import Experiment
 from search.review.trial_detail import read_details
+from search.running.preparation import load_training_data
 from search.running.saver import Saver, saved_epoch
 from search.workflows.evaluation import evaluate_and_save
 
@@ -49,7 +49,7 @@ class Marked:
 
 
 def configure() -> SearchConfig:
-    raw = {"dataset": "synthetic", "test_size": 20, "space": {"model": "customnet"}, "max_trials": 1}
+    raw = {"dataset": "synthetic", "train_size": 100, "test_size": 20, "space": {"model": "customnet"}, "max_trials": 1}
     return parse_config(raw | {"max_epochs": MAX_EPOCHS, "pruner": "none"}, where="test")
 
 
@@ -66,8 +66,8 @@ def make_trial(folder: Path, *values: float) -> Experiment:
 
 
 def evaluate(experiment: Experiment) -> Evaluation:
-    normalisation = Normalisation(0.3, 0.3)
-    return evaluate_and_save(experiment, configure(), 0, data_root=Path("unused"), normalisation=normalisation)
+    root, config = Path("unused"), configure()
+    return evaluate_and_save(experiment, config, 0, data_root=root, data=load_training_data(config, data_root=root))
 
 
 @pytest.mark.parametrize("values", [(0.5, 0.7, 0.6, 0.8), (0.5, 0.6), (0.5,)])

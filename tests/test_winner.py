@@ -53,7 +53,7 @@ def make_winner(path: Path, dataset: str, root: Path) -> Experiment:
     training = Training(plan, data, device=torch.device("cpu"))
     list(training.epochs())
     save_weights(experiment.trial(0).best, training.model.state_dict())
-    evaluate_and_save(experiment, config, None, data_root=root, normalisation=data.normalisation)
+    evaluate_and_save(experiment, config, None, data_root=root, data=data)
     return experiment
 
 

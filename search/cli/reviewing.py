@@ -38,8 +38,8 @@ def evaluate(
     found = find(experiment, experiments_dir)
     config = read_config(found)
     root = data_root(data_dir)
-    normalisation = load_training_data(config, data_root=root).normalisation
-    evaluation = evaluate_and_save(found, config, trial, data_root=root, normalisation=normalisation)
+    data = load_training_data(config, data_root=root)
+    evaluation = evaluate_and_save(found, config, trial, data_root=root, data=data)
     if as_json:
         looks = [dataclasses.asdict(look) for look in list_looks(found)]
         print_json({**evaluation.to_dict(), "test_looks": looks})

@@ -47,36 +47,60 @@ def predict(
     The picture is not cropped: its longer side is resized to 28 pixels by
     area, the shorter one is filled up with background on both sides.
 
-    If one of the files is no such picture, nothing is predicted.
+    Probabilities are calibrated: scores are divided by a temperature that
+    was fitted on validation images. "does not look like the training images"
+    means that a picture is farther from the nearest of 2,000 training images
+    than 95 % of the validation images are; its class then means nothing.
+
+    If one of the files is no such picture, or shows a single tone, nothing
+    is predicted.
     """
     import numpy as np
     from rich.console import Console
 
-    from fmnist_models.prediction import predict_probabilities
     from search.records.experiment import experiments_dir as resolve_experiments_dir
     from search.workflows.winner import find_winner
 
     garments = _read_all(images)
     winner = find_winner(experiment, directory=resolve_experiments_dir(experiments_dir))
     pixels = np.stack([garment.pixels for garment in garments])
-    probabilities = predict_probabilities(winner.model, pixels, normalisation=winner.config.normalisation)
+    prediction, threshold = winner.classifier.predict(pixels), winner.config.distance_threshold
+    distances = [None] * len(images) if prediction.distance is None else prediction.distance.tolist()
     rows = [
         {
             "image": str(path),
             "width": garment.width,
             "height": garment.height,
             "inverted": garment.is_inverted,
+            "distance": distance,
+            "looks_like_training_images": None if distance is None or threshold is None else distance <= threshold,
             "classes": [
                 {"class": winner.config.class_names[code], "probability": float(row[code])}
                 for code in np.argsort(-row, kind="stable")[:top]
             ],
         }
-        for path, garment, row in zip(images, garments, probabilities, strict=True)
+        for path, garment, row, distance in zip(images, garments, prediction.probabilities, distances, strict=True)
     ]
     if as_json:
-        print_json({"experiment": winner.name, "dataset": winner.config.dataset, "predictions": rows})
-    else:
-        _print_predictions(rows, f"{winner.name}, {winner.config.network} on {winner.config.dataset}", Console())
+        print_json(
+            {
+                "experiment": winner.name,
+                "dataset": winner.config.dataset,
+                "temperature": winner.config.temperature,
+                "distance_threshold": threshold,
+                "predictions": rows,
+            }
+        )
+        return
+    console = Console()
+    _print_predictions(rows, f"{winner.name}, {winner.config.network} on {winner.config.dataset}", console)
+    if threshold is None:
+        say(
+            "This model was saved without a temperature and a distance threshold: its probabilities are not "
+            "calibrated, and pictures unlike the training images are not recognised."
+            + ("" if winner.experiment is None else f" `fmnist evaluate {winner.name}` saves them."),
+            console,
+        )
 
 
 def export(
@@ -100,13 +124,15 @@ def export(
     """Write the best model of an experiment so that it can be used without this project.
 
     A file of onnx or torch-export takes `images`, uint8 (N, 28, 28), bright
-    garments on black, for any N, and gives `probabilities`, float32 (N, 10).
-    The normalisation is inside; class names, data set, trial and versions are
-    in its metadata. safetensors is a folder with weights and a config.json.
+    garments on black, for any N, and gives `probabilities`, float32 (N, 10),
+    and `distance`, float32 (N,), to the training images. Normalisation and
+    temperature are inside; class names, data set, trial, versions, temperature
+    and distance_threshold are in its metadata. safetensors is a folder with
+    weights and a config.json.
 
     What was made is run on all test images of the experiment, and kept only
-    if it gives each of them the class that the model here does, and
-    probabilities that differ by at most 0.0001.
+    if it gives each of them the class that the model here does, probabilities
+    that differ by at most 0.0001, and distances that differ by at most 0.01.
 
     An older export of that name is replaced.
     """
@@ -126,7 +152,8 @@ def export(
     if as_json and path == STANDARD_OUTPUT:
         raise OutputError("--json and --output - both write to standard output; valid: one of them")
     source = Source(
-        model=winner.model,
+        model=winner.classifier.network,
+        distance=winner.classifier.distance,
         config=winner.config,
         provenance=winner.provenance(),
         images=winner.test_images(data_root=data_root(data_dir)),
@@ -142,6 +169,7 @@ def export(
                 "num_images": agreement.num_images,
                 "num_other_classes": agreement.num_other_classes,
                 "max_difference": agreement.max_difference,
+                "max_distance_difference": agreement.max_distance_difference,
             }
         )
         return
@@ -176,6 +204,7 @@ def _print_predictions(rows: list[dict[str, Any]], title: str, console: Console)
     table.add_column(overflow="fold")
     for row in rows:
         shown = [f"{entry['class']} {entry['probability']:.1%}" for entry in row["classes"]]
-        table.add_row(as_text(row["image"]), *map(as_text, shown), "inverted" if row["inverted"] else "")
+        doubt = "does not look like the training images" if row["looks_like_training_images"] is False else ""
+        table.add_row(as_text(row["image"]), *map(as_text, shown), doubt, "inverted" if row["inverted"] else "")
     say(title, console, style="bold")
     console.print(table)

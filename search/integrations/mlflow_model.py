@@ -14,11 +14,9 @@ class FashionMnistModel(PythonModel):
     """Images ``(N, 28, 28)`` uint8, 0 is background, to the probabilities of all classes, ``(N, 10)`` float32."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        from fmnist_models.classifier import Classifier
-        from fmnist_models.saved_model import load_model
+        from fmnist_models.saved_model import load_classifier
 
-        network, config = load_model(Path(context.artifacts["best"]))
-        self._classifier = Classifier(network, config.normalisation)
+        self._classifier, _ = load_classifier(Path(context.artifacts["best"]))
 
     def predict(self, context: PythonModelContext, model_input: np.ndarray, params: Any = None) -> Any:
         import torch

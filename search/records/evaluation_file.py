@@ -25,7 +25,9 @@ _MAX_CLASSES = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What the test set said about one trial; ``confirmation``: what it was chosen by, if that was asked for."""
+    """What the test set said about one trial; ``confirmation``: what it was chosen by, if that was asked for;
+    ``temperature``: of the probabilities in the table of predictions, ``None`` in files of older versions, where they
+    are not scaled. The scores count classes alone, which no temperature changes."""
 
     experiment: str
     dataset: str
@@ -37,12 +39,15 @@ class Evaluation:
     hyperparameters: dict[str, Any]
     scores: Scores
     confirmation: Confirmation | None = None
+    temperature: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         values = dataclasses.asdict(self)
         if self.confirmation is None:
             del values["confirmation"]
+        if self.temperature is None:
+            del values["temperature"]
         return values
 
     def per_class(self) -> pd.DataFrame:
@@ -86,6 +91,7 @@ def _is_sound(evaluation: Evaluation) -> bool:
         evaluation.metric in DIRECTIONS
         and evaluation.epoch > 0
         and math.isfinite(evaluation.value)
+        and (evaluation.temperature is None or 0 < evaluation.temperature < math.inf)
         and all(0 <= share <= 1 for share in shares)
         and all(0 <= count < _MAX_COUNT for count in counts)
         and 0 < size <= _MAX_CLASSES

@@ -88,24 +88,24 @@ class LoadedExperiment:
 
     def load_model(self) -> Classifier:
         """The best trial's model, a torch module in eval mode on the CPU: images ``(N, 28, 28)`` uint8, 0 is
-        background, to the probabilities of all classes, ``(N, 10)`` float32.
+        background, to the probabilities of all classes, ``(N, 10)`` float32, as ``fmnist predict`` gives them. Its
+        ``distance``, ``None`` for a model saved without, maps images to their distance ``(N,)`` to the training images;
+        above ``distance.threshold`` they do not look like them.
 
         Raises:
             ExperimentError: there is none yet.
             UserError: it is damaged.
         """
-        from fmnist_models.classifier import Classifier
-        from fmnist_models.saved_model import load_model
+        from fmnist_models.saved_model import load_classifier
 
         experiment, folder = self._experiment, self._experiment.best_weights.parent
         experiment.fetch_best()
         try:
-            network, config = load_model(folder)
+            classifier, _ = load_classifier(folder)
         except FileNotFoundError as error:
             raise ExperimentError(
                 f"{error.filename} is missing; the end of a search writes it, as does `fmnist evaluate`"
             ) from error
-        classifier = Classifier(network, config.normalisation)
         classifier.requires_grad_(False)
         return classifier
 

@@ -68,7 +68,7 @@ class Retention:
         if trial.state != TrialState.COMPLETE or trial.value is None:
             return None
         heapq.heappush(self._best, (self._sign * trial.value, -trial.number))
-        return -heapq.heappop(self._best)[1] if len(self._best) > self._config.keep_checkpoints else None
+        return -heapq.heappop(self._best)[1] if len(self._best) > _num_kept(self._config) else None
 
     def before_trial(self) -> None:
         """Makes sure that one more trial has room.
@@ -122,7 +122,13 @@ def _count_trials_on_disk(config: SearchConfig, num_slots: int) -> tuple[int, in
     """How many trials train at the same time, at most, and how many keep their weights."""
     confirm = config.confirm
     num_confirming = min(confirm.top, config.max_trials) * confirm.seeds if confirm is not None else 0
-    return min(num_slots, max(config.max_trials, num_confirming)), min(config.keep_checkpoints, config.max_trials)
+    return min(num_slots, max(config.max_trials, num_confirming)), min(_num_kept(config), config.max_trials)
+
+
+def _num_kept(config: SearchConfig) -> int:
+    """Trials that keep their weights: those that are confirmed too, as the winner's temperature is measured with them
+    on validation images that they were not trained on."""
+    return max(config.keep_checkpoints, 0 if config.confirm is None else config.confirm.top)
 
 
 def _models_per_live_trial(config: SearchConfig) -> int:

@@ -11,18 +11,28 @@ from typing import Any
 import pandas as pd
 import torch
 from optuna.trial import FrozenTrial
-from torch import nn
+from torch import Tensor, nn
 
-from fmnist_models.checkpoint import MAX_BYTES, load_weights
-from fmnist_models.data import CLASS_NAMES, Normalisation, load_images, measure_normalisation
+from fmnist_models.checkpoint import load_weights
+from fmnist_models.data import (
+    CLASS_NAMES,
+    LabelledImages,
+    Normalisation,
+    TrainingData,
+    load_images,
+    measure_normalisation,
+)
 from fmnist_models.errors import CheckpointError, printable
 from fmnist_models.figures import save_confusion_matrix
-from fmnist_models.files import read_bounded, write_aside
+from fmnist_models.files import write_aside
 from fmnist_models.flip_averaging import for_inference
+from fmnist_models.folds import FoldedImages
 from fmnist_models.metrics import score
 from fmnist_models.networks import build_network
 from fmnist_models.prediction import DeviceImages, predict_scores
-from fmnist_models.saved_model import ModelConfig, is_saved_model
+from fmnist_models.saved_model import ModelConfig, is_saved_model, save_model
+from fmnist_models.temperature import fit_temperature
+from fmnist_models.training_distance import TrainingDistance, measure_distance
 from search.configuration.config import SearchConfig
 from search.configuration.space import MODEL
 from search.errors import ExperimentError
@@ -85,12 +95,14 @@ def evaluate_trial(
     *,
     data_root: Path,
     normalisation: Normalisation,
+    temperature: float,
     rule: str,
     command: str,
     of_trial: int | None = None,
 ) -> tuple[Evaluation, Predictions]:
     """Tests the trial's best epoch on the test images, in fp32; ``rule`` says how the trial was chosen. The look is
-    logged before it is taken, as one of ``command`` at trial ``of_trial``, if that is another one.
+    logged before it is taken, as one of ``command`` at trial ``of_trial``, if that is another one. Scores are divided
+    by ``temperature``, which changes probabilities and no class.
 
     Raises:
         ExperimentError: the trial's checkpoint is gone or unreadable, or not of the configured space.
@@ -121,13 +133,11 @@ def evaluate_trial(
             "begun anew when its checkpoint could not be read; valid: another trial"
         )
     model, hyperparameters = load_predictor(experiment, config, trial)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     test = load_images(config.dataset, "test", root=data_root, size=config.test_size)
     whole, looked_at = experiment.whole or experiment, trial.number if of_trial is None else of_trial
     look = begin_look(whole, trial=looked_at, command=command, num_images=len(test))
-    images = DeviceImages(test, device).images
-    probabilities = predict_scores(model.to(device), images, normalisation=normalisation).softmax(1)
-    predictions = Predictions(test.labels, probabilities.cpu().numpy())
+    class_scores = _class_scores(model, test, normalisation=normalisation)
+    predictions = Predictions(test.labels, (class_scores / temperature).softmax(1).numpy())
     scores = score(test.labels, predictions.predicted, class_names=CLASS_NAMES)
     end_look(whole, look, accuracy=scores.accuracy)
     evaluation = Evaluation(
@@ -140,8 +150,31 @@ def evaluate_trial(
         rule=rule,
         hyperparameters=hyperparameters,
         scores=scores,
+        temperature=temperature,
     )
     return evaluation, predictions
+
+
+def measure_temperature(experiment: Experiment, config: SearchConfig, trial: FrozenTrial, data: TrainingData) -> float:
+    """The temperature that calibrates the trial's model on the validation images of ``data``; 1 where no weights of its
+    best epoch are kept, as of a mean over folds, or where they are unreadable."""
+    files, epoch = experiment.trial(trial.number), best_epoch(trial, config.metric)
+    files.fetch()
+    if epoch is None or fold_epochs(trial) is not None or _is_behind(files.best, epoch):
+        return 1.0
+    try:
+        model, _ = load_predictor(experiment, config, trial)
+    except ExperimentError:  # told when the trial itself is to be tested
+        return 1.0
+    scores = _class_scores(model, data.validation, normalisation=data.normalisation)
+    return fit_temperature(scores, torch.from_numpy(data.validation.labels))
+
+
+def _class_scores(model: nn.Module, images: LabelledImages, *, normalisation: Normalisation) -> Tensor:
+    """Class scores ``(N, 10)`` float32 on the CPU, in fp32, computed on a GPU if there is one."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    there = DeviceImages(images, device).images
+    return predict_scores(model.to(device), there, normalisation=normalisation).cpu()
 
 
 def load_predictor(
@@ -191,12 +224,13 @@ def evaluate_final(
     value: float,
     data_root: Path,
     normalisation: Normalisation,
+    temperature: float,
     rule: str,
     command: str,
 ) -> tuple[Evaluation, Predictions]:
     """Tests a trial of the experiment's part ``FINAL``. What its own epochs say of the validation images, which it was
-    trained on, counts for nothing: ``value`` is what trial ``of_trial`` was chosen by. ``normalisation``: of all
-    images.
+    trained on, counts for nothing: ``value`` is what trial ``of_trial`` was chosen by, and ``temperature`` is that of
+    the trial's own model. ``normalisation``: of all images.
 
     Raises:
         ExperimentError: its weights are gone or unreadable, or not of the configured space.
@@ -208,6 +242,7 @@ def evaluate_final(
         final,
         data_root=data_root,
         normalisation=normalisation,
+        temperature=temperature,
         rule=rule,
         command=command,
         of_trial=of_trial,
@@ -233,18 +268,25 @@ def save_evaluation(evaluation: Evaluation, predictions: Predictions, files: Eva
 
 
 def save_best_model(
-    experiment: Experiment, evaluation: Evaluation, weights: Path, *, normalisation: Normalisation
+    experiment: Experiment,
+    evaluation: Evaluation,
+    model: nn.Module,
+    *,
+    normalisation: Normalisation,
+    distance: TrainingDistance,
 ) -> None:
-    """Writes the evaluated weights, and what is needed to use them, to the experiment's ``best`` folder."""
+    """Writes the evaluated model, and what is needed to use it, to the experiment's ``best`` folder."""
     model_config = ModelConfig(
         network=evaluation.hyperparameters[MODEL],
         hyperparameters={name: value for name, value in evaluation.hyperparameters.items() if name != MODEL},
         normalisation=normalisation,
         class_names=CLASS_NAMES,
         dataset=evaluation.dataset,
+        temperature=1.0 if evaluation.temperature is None else evaluation.temperature,
+        distance_threshold=distance.threshold,
     )
-    write_aside(experiment.best_weights, read_bounded(weights, max_bytes=MAX_BYTES))
-    write_aside(experiment.best_config, model_config.to_json())
+    folder, metadata = experiment.best_weights.parent, {"epoch": str(evaluation.epoch)}
+    save_model(folder, model, model_config, metadata=metadata, distance=distance)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,7 +333,7 @@ def _choose_winner(experiment: Experiment, config: SearchConfig) -> _Chosen:
 
 
 def evaluate_winner(
-    experiment: Experiment, config: SearchConfig, *, data_root: Path, normalisation: Normalisation
+    experiment: Experiment, config: SearchConfig, *, data_root: Path, data: TrainingData | FoldedImages
 ) -> Evaluation:
     """At the end of a search: the saved result if it is of the present winner, which is not tested again, else as
     ``evaluate_and_save``.
@@ -302,9 +344,7 @@ def evaluate_winner(
     chosen = _choose_winner(experiment, config)
     saved = _read_saved(experiment, config, chosen)
     if saved is None:
-        return evaluate_and_save(
-            experiment, config, None, data_root=data_root, normalisation=normalisation, command="search"
-        )
+        return evaluate_and_save(experiment, config, None, data_root=data_root, data=data, command="search")
     evaluation = dataclasses.replace(saved, rule=chosen.rule, confirmation=chosen.confirmation)
     if evaluation != saved:
         write_aside(experiment.evaluation.summary, json.dumps(evaluation.to_dict(), indent=2) + "\n")
@@ -335,20 +375,27 @@ def evaluate_and_save(
     number: int | None,
     *,
     data_root: Path,
-    normalisation: Normalisation,
+    data: TrainingData | FoldedImages,
     command: str = "evaluate",
 ) -> Evaluation:
     """Tests a trial, or if ``number`` is ``None`` the best one, and saves the result with it or with the experiment.
     Where the best trials were confirmed, or are means over folds, the best one is the winner, as it was trained on all
-    images. ``command``: what the log of looks at the test images says of this one.
+    images. Its temperature is then that of the trial's own model, to which the validation images are new: the winner
+    has been trained on them.
+
+    ``data``: the images of the search. ``command``: what the log of looks at the test images says of this one.
 
     Raises:
         ExperimentError: no such trial, or no checkpoint of it, or it is not known yet which trial is the winner, or the
             result cannot be saved.
         DataError: the test images are damaged or missing.
     """
+    split = data.fold(1) if isinstance(data, FoldedImages) else data
     chosen = None if number is not None else _choose_winner(experiment, config)
+    searched = choose_trial(experiment, config, number if chosen is None else chosen.number)
+    temperature = measure_temperature(experiment, config, searched, split)
     if chosen is not None and chosen.final is not None and chosen.value is not None:
+        tested, there = chosen.final, experiment.part(FINAL)
         normalisation = measure_normalisation(
             load_images(config.dataset, "train", root=data_root, size=config.train_size)
         )
@@ -360,26 +407,28 @@ def evaluate_and_save(
             value=chosen.value,
             data_root=data_root,
             normalisation=normalisation,
+            temperature=temperature,
             rule=chosen.rule,
             command=command,
         )
-        weights = experiment.part(FINAL).trial(chosen.final.number).best
     else:
-        trial = choose_trial(experiment, config, number)
+        tested, there, normalisation = searched, experiment, data.normalisation
         evaluation, predictions = evaluate_trial(
             experiment,
             config,
-            trial,
+            tested,
             data_root=data_root,
             normalisation=normalisation,
+            temperature=temperature,
             rule=RULE_NAMED if chosen is None else chosen.rule,
             command=command if number is None else f"{command} --trial {number}",
         )
-        weights = experiment.trial(trial.number).best
     evaluation = dataclasses.replace(evaluation, confirmation=None if chosen is None else chosen.confirmation)
     try:
         if number is None:
-            save_best_model(experiment, evaluation, weights, normalisation=normalisation)
+            model, _ = load_predictor(there, config, tested)
+            distance = measure_distance(split.train.images, split.validation.images)
+            save_best_model(experiment, evaluation, model, normalisation=normalisation, distance=distance)
             save_evaluation(evaluation, predictions, experiment.evaluation)
             experiment.send_best()
             experiment.send()

@@ -86,7 +86,7 @@ def run_search(
     _write_table(experiment)
     evaluation = None
     if best_trial(trials, config.metric) is not None and _is_testable(experiment, config, outcome, trials):
-        evaluation = evaluate_winner(experiment, config, data_root=data_root, normalisation=prepared.data.normalisation)
+        evaluation = evaluate_winner(experiment, config, data_root=data_root, data=prepared.data)
     else:
         experiment.send()
     occupancy = measure_occupancy(trials, read_runs(experiment), now=None)

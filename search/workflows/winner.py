@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import nn
 
+from fmnist_models.classifier import Classifier
 from fmnist_models.data import DATASETS, load_images
 from fmnist_models.files import read_json
 from fmnist_models.paths import expand_home
-from fmnist_models.saved_model import ModelConfig, is_saved_model, load_model
+from fmnist_models.saved_model import ModelConfig, is_saved_model, load_classifier
 from search.configuration.config import read_config
 from search.configuration.space import MODEL
 from search.errors import ExperimentError
@@ -27,10 +27,10 @@ _TOLD = ("trial", "epoch", "metric", "value", "rule")
 
 @dataclass(frozen=True, kw_only=True)
 class Winner:
-    """A model in eval mode on the CPU; ``experiment``: none of a folder that holds the model's two files alone."""
+    """A classifier on the CPU; ``experiment``: none of a folder that holds the model's two files alone."""
 
     name: str
-    model: nn.Module
+    classifier: Classifier
     config: ModelConfig
     experiment: Experiment | None = None
 
@@ -80,8 +80,8 @@ def find_winner(reference: str, *, directory: Path | Store) -> Winner:
     folder = expand_home(reference).absolute()
     if not is_address(reference) and is_saved_model(folder):
         Experiment(folder).check_files()
-        model, config = load_model(folder)
-        return Winner(name=folder.name, model=model, config=config)
+        classifier, config = load_classifier(folder)
+        return Winner(name=folder.name, classifier=classifier, config=config)
     experiment = find_experiment(reference, directory=directory)
     experiment.fetch_best()
     best = experiment.best_weights.parent
@@ -90,8 +90,8 @@ def find_winner(reference: str, *, directory: Path | Store) -> Winner:
             f"{experiment.name} has no best model yet; `fmnist evaluate {experiment.name}` saves it once a trial is "
             "complete"
         )
-    model, config = load_model(best)
-    return Winner(name=experiment.name, model=model, config=config, experiment=experiment)
+    classifier, config = load_classifier(best)
+    return Winner(name=experiment.name, classifier=classifier, config=config, experiment=experiment)
 
 
 def _read_if_there(path: Path) -> Any:
