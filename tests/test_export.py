@@ -15,15 +15,17 @@ import pytest
 import torch
 from torch import nn
 
-from fmnist_models import export, onnx_file
+from fmnist_models import classifier, export, onnx_file
 from fmnist_models.data import CLASS_NAMES, Normalisation, load_images
 from fmnist_models.errors import ExportError, OutputError
 from fmnist_models.export import FORMATS, Source, export_model
 from fmnist_models.networks import NETWORKS, build_network
-from fmnist_models.prediction import predict_probabilities
-from fmnist_models.saved_model import ModelConfig, load_model
+from fmnist_models.saved_model import ModelConfig, load_classifier
+from fmnist_models.training_distance import measure_distance
 
 IMAGES = load_images("synthetic", "test", root=Path("unused"), size=260).images
+TRAIN = load_images("synthetic", "train", root=Path("unused"), size=300).images
+DISTANCE = measure_distance(TRAIN[:200], TRAIN[200:])
 PROVENANCE = {"experiment": "mine", "trial": "7"}
 NAMES = {"onnx": "model.onnx", "torch-export": "model.pt2", "safetensors": "model"}
 # A network that takes long at its full size is exported at a small one.
@@ -51,8 +53,10 @@ def source_of(network: str) -> Source:
         normalisation=Normalisation(0.28, 0.35),
         class_names=CLASS_NAMES,
         dataset="synthetic",
+        temperature=1.7,
+        distance_threshold=DISTANCE.threshold,
     )
-    return Source(model=model.eval(), config=config, provenance=PROVENANCE, images=IMAGES)
+    return Source(model=model.eval(), config=config, provenance=PROVENANCE, images=IMAGES, distance=DISTANCE)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +65,13 @@ def customnet() -> Source:
 
 
 def here(source: Source) -> np.ndarray[Any, Any]:
-    return predict_probabilities(source.model, IMAGES, normalisation=source.config.normalisation)
+    return source.classifier.predict(IMAGES).probabilities
+
+
+def distance_here(source: Source) -> np.ndarray[Any, Any]:
+    found = source.classifier.predict(IMAGES).distance
+    assert found is not None
+    return found
 
 
 def run_alone(script: str, path: Path, folder: Path) -> Any:
@@ -79,16 +89,20 @@ def test_every_network_runs_as_onnx_on_any_number_of_images(network: str, tmp_pa
     assert agreement.is_close
     onnx.checker.check_model(str(tmp_path / "model.onnx"), full_check=True)
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
-    (given,), (made,) = session.get_inputs(), session.get_outputs()
+    (given,), (made, distance) = session.get_inputs(), session.get_outputs()
     assert (given.name, given.type, given.shape) == ("images", "tensor(uint8)", ["N", 28, 28])
     assert (made.name, made.type, made.shape) == ("probabilities", "tensor(float)", ["N", 10])
-    expected = here(source)
+    assert (distance.name, distance.type, distance.shape) == ("distance", "tensor(float)", ["N"])
+    expected, far = here(source), distance_here(source)
     for number in (1, 7, 100):
-        (found,) = session.run(None, {"images": IMAGES[:number]})
+        found, distances = session.run(None, {"images": IMAGES[:number]})
         np.testing.assert_allclose(found, expected[:number], atol=1e-5)
+        np.testing.assert_allclose(distances, far[:number], atol=1e-3)
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["class_names"]) == list(CLASS_NAMES)
     assert (metadata["network"], metadata["dataset"], metadata["trial"]) == (network, "synthetic", "7")
+    assert json.loads(metadata["temperature"]) == 1.7
+    assert json.loads(metadata["distance_threshold"]) == DISTANCE.threshold
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -97,8 +111,9 @@ def test_every_network_runs_as_a_program_on_any_number_of_images(network: str, t
     assert export_model(source, "torch-export", output=path).max_difference < 1e-6
     module = torch.export.load(path).module()
     for number in (1, 7, 100):
-        found = module(torch.from_numpy(IMAGES[:number])).detach().numpy()
-        np.testing.assert_allclose(found, here(source)[:number], atol=1e-5)
+        found, distances = module(torch.from_numpy(IMAGES[:number]))
+        np.testing.assert_allclose(found.detach(), here(source)[:number], atol=1e-5)
+        np.testing.assert_allclose(distances, distance_here(source)[:number], atol=1e-3)
 
 
 def test_a_program_runs_without_this_project(customnet: Source, tmp_path: Path) -> None:
@@ -107,7 +122,7 @@ def test_a_program_runs_without_this_project(customnet: Source, tmp_path: Path) 
     script = """
 extra = {"fmnist.json": ""}
 module = torch.export.load(sys.argv[1], extra_files=extra).module()
-print(json.dumps([extra, *(module(images[:number]).tolist() for number in (1, 7, 100))]))
+print(json.dumps([extra, *(module(images[:number])[0].tolist() for number in (1, 7, 100))]))
 """
     extra, *found = run_alone(script, path, tmp_path)
     for number, probabilities in zip((1, 7, 100), found, strict=True):
@@ -119,11 +134,12 @@ print(json.dumps([extra, *(module(images[:number]).tolist() for number in (1, 7,
 def test_every_network_is_loaded_again_from_its_folder(network: str, tmp_path: Path) -> None:
     source = source_of(network)
     assert export_model(source, "safetensors", output=tmp_path / "model").max_difference == 0
-    model, config = load_model(tmp_path / "model")
+    classifier, config = load_classifier(tmp_path / "model")
     assert config == source.config
-    np.testing.assert_array_equal(
-        predict_probabilities(model, IMAGES, normalisation=config.normalisation), here(source)
-    )
+    found = classifier.predict(IMAGES)
+    np.testing.assert_array_equal(found.probabilities, here(source))
+    assert found.distance is not None
+    np.testing.assert_array_equal(found.distance, distance_here(source))
 
 
 def test_the_folder_is_read_with_safetensors_alone(customnet: Source, tmp_path: Path) -> None:
@@ -136,8 +152,11 @@ with safe_open(sys.argv[1] + "/model.safetensors", "pt") as file:
 """
     metadata, sizes, raw = run_alone(script, tmp_path / "model", tmp_path)
     assert metadata["experiment"] == "mine"
+    references = sizes.pop("training_distance.references")
+    assert references == [200, 147]
     assert sizes == {name: list(tensor.shape) for name, tensor in customnet.model.state_dict().items()}
     assert raw["class_names"] == list(CLASS_NAMES)
+    assert (raw["temperature"], raw["distance_threshold"]) == (1.7, DISTANCE.threshold)
 
 
 @pytest.mark.parametrize("format_name", FORMATS)
@@ -156,14 +175,30 @@ def test_nothing_of_this_machine_is_in_the_file_and_nothing_beside_it(
 def test_a_model_that_predicts_something_else_is_not_left_behind(
     format_name: str, customnet: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest, offset = predict_probabilities, [0.0]
+    honest, offset = classifier.predict_probabilities, [0.0]
 
     def predict(*arguments: Any, **more: Any) -> np.ndarray[Any, Any]:
         offset[0] += 2e-4  # in one format the model is run by this twice
         return honest(*arguments, **more) + np.float32(offset[0])
 
-    monkeypatch.setattr(export, "predict_probabilities", predict)
+    monkeypatch.setattr(classifier, "predict_probabilities", predict)
     with pytest.raises(ExportError, match=r"0 of 260 test images another class, and probabilities that differ by"):
+        export_model(customnet, format_name, output=tmp_path / NAMES[format_name])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("format_name", FORMATS)
+def test_a_model_with_other_distances_is_not_left_behind(
+    format_name: str, customnet: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest, offset = classifier.distances, [0.0]
+
+    def measure(*arguments: Any) -> np.ndarray[Any, Any]:
+        offset[0] += 0.02
+        return honest(*arguments) + np.float32(offset[0])
+
+    monkeypatch.setattr(classifier, "distances", measure)
+    with pytest.raises(ExportError, match=r"distances differ by up to 0\.0"):
         export_model(customnet, format_name, output=tmp_path / NAMES[format_name])
     assert list(tmp_path.iterdir()) == []
 

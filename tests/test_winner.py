@@ -23,9 +23,13 @@ from fmnist_models.data import CLASS_NAMES, load_images, split_training
 from fmnist_models.prediction import predict_probabilities
 from fmnist_models.saved_model import load_model
 from fmnist_models.training import Training, TrainingPlan
+from search import load_experiment
 from search.configuration.config import parse_config
+from search.records.evaluation_file import read_evaluation
 from search.records.experiment import Experiment
+from search.records.predictions import read_predictions
 from search.workflows.evaluation import evaluate_and_save
+from search.workflows.winner import find_winner
 
 NUM_TEST = 300
 FORMAT_NAMES = {"onnx": "mine.onnx", "torch-export": "mine.pt2", "safetensors": "mine-model"}
@@ -105,7 +109,8 @@ def test_pictures_of_test_images_are_predicted_as_the_images_are(
 ) -> None:
     images = load_images("fashion-mnist", "test", root=fashion_mnist_root, size=100).images
     model, config = load_model(real / "best")
-    expected = predict_probabilities(model, images, normalisation=config.normalisation)
+    assert config.temperature != 1
+    expected = predict_probabilities(model, images, normalisation=config.normalisation, temperature=config.temperature)
     paths = [tmp_path / f"{number}.png" for number in range(len(images))]
     for path, pixels in zip(paths, images, strict=True):
         VARIANTS[variant](Image.fromarray(pixels)).save(path)
@@ -133,6 +138,68 @@ def test_the_most_probable_classes_are_shown_in_their_order(mine: Experiment, fm
     assert [len(row["classes"]), row["image"], row["width"]] == [2, "b.jpg", 280]
     first, second = (entry["probability"] for entry in row["classes"])
     assert 1 >= first >= second >= 0
+
+
+def test_a_picture_unlike_the_training_images_is_said_to_be_so(
+    real: Path, fashion_mnist_root: Path, tmp_path: Path, fmnist: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    garments = load_images("fashion-mnist", "test", root=fashion_mnist_root, size=40).images
+    for number, pixels in enumerate(garments):
+        Image.fromarray(pixels).save(f"{number}.png")
+    names = [f"{number}.png" for number in range(len(garments))]
+    code, out, _ = fmnist("predict", real, picture("noise.png"), *names, "--json")
+    told = json.loads(out)
+    strange, *usual = told["predictions"]
+    assert (code, strange["looks_like_training_images"]) == (0, False)
+    assert strange["distance"] > told["distance_threshold"] > 0
+    assert sum(not row["looks_like_training_images"] for row in usual) <= 6
+    shown = next(row["image"] for row in usual if row["looks_like_training_images"])
+    monkeypatch.setenv("COLUMNS", "200")
+    _, out, _ = fmnist("predict", real, "noise.png", shown)
+    assert ["does not look like the training images" in line for line in out.splitlines()[1:3]] == [True, False]
+
+
+@pytest.mark.parametrize(("tone", "spread"), [(0, 0), (255, 0), (128, 0), (200, 12)])
+def test_a_picture_of_one_tone_is_refused(tone: int, spread: int, mine: Experiment, fmnist: Any) -> None:
+    levels = np.random.default_rng(0).integers(tone, tone + spread + 1, (28, 28))
+    Image.fromarray(levels.astype(np.uint8)).save("flat.png")
+    code, out, err = fmnist("predict", "mine", picture("good.png"), "flat.png")
+    assert (code, out) == (2, "")
+    assert "flat.png shows no garment: its brightness varies by " in err
+    assert "valid: at least 16" in err
+    assert "good.png" not in err
+
+
+def test_a_model_of_before_there_was_a_threshold_still_predicts_and_says_what_it_lacks(
+    mine: Experiment, fmnist: Any
+) -> None:
+    raw = json.loads(mine.best_config.read_text())
+    older = {key: value for key, value in raw.items() if key not in ("temperature", "distance_threshold")}
+    mine.best_config.write_text(json.dumps(older))
+    save_weights(mine.best_weights, load_model(mine.path / "best")[0].state_dict())
+    code, out, _ = fmnist("predict", "mine", picture("a.png"), "--json")
+    told = json.loads(out)
+    (row,) = told["predictions"]
+    assert (code, told["temperature"], told["distance_threshold"]) == (0, 1, None)
+    assert (row["distance"], row["looks_like_training_images"]) == (None, None)
+    _, out, _ = fmnist("predict", "mine", "a.png")
+    assert "`fmnist evaluate mine` saves them" in " ".join(out.split())
+    assert fmnist("export", "mine", "--format", "torch-export")[0] == 0
+
+
+def test_the_table_of_predictions_and_predict_and_python_have_the_same_probabilities(drawn: Path) -> None:
+    experiment = Experiment(drawn)
+    images = load_images("synthetic", "test", root=Path("unused"), size=NUM_TEST).images
+    table = read_predictions(experiment.evaluation.predictions, class_names=CLASS_NAMES).probabilities
+    predicted = find_winner(str(drawn), directory=drawn.parent).classifier.predict(images)
+    model = load_experiment(drawn).load_model()
+    np.testing.assert_allclose(table, predicted.probabilities, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(model(torch.from_numpy(images)), predicted.probabilities, atol=1e-6)
+    assert model.distance is not None
+    assert predicted.distance is not None
+    np.testing.assert_allclose(model.distance(torch.from_numpy(images)), predicted.distance, atol=1e-3)
+    assert read_evaluation(experiment.evaluation).temperature == model.temperature != 1  # type: ignore[union-attr]
 
 
 def test_a_folder_with_the_two_files_alone_is_enough(mine: Experiment, fmnist: Any, tmp_path: Path) -> None:
@@ -201,6 +268,9 @@ def test_the_metadata_name_the_trial_and_the_versions(mine: Experiment, fmnist: 
     assert told["max_difference"] < 1e-5
     metadata = onnxruntime.InferenceSession("other.onnx").get_modelmeta().custom_metadata_map
     assert (metadata["experiment"], metadata["trial"], metadata["epoch"]) == ("mine", "0", "2")
+    config = json.loads(mine.best_config.read_text())
+    assert json.loads(metadata["temperature"]) == config["temperature"] != 1
+    assert json.loads(metadata["distance_threshold"]) == config["distance_threshold"] > 0
     for made in ("made_with", "exported_with"):
         assert json.loads(metadata[made])["torch"]
 

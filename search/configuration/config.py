@@ -109,8 +109,9 @@ class SearchConfig(BaseModel):
     alone, and trained with deterministic algorithms. ``trial_timeout_s``: seconds after which a trial counts as hung.
     ``max_restarts``: how often a trial whose process or node died is restarted from its last epoch.
     ``keep_checkpoints``: how many of the best trials keep their weights, at least those that are confirmed.
-    ``max_disk_gb``: what the experiment may take on disk, in 10⁹ bytes. ``feature_cache_gb``: what a machine keeps, in 10⁹ bytes, of what frozen stages make of the
-    images. ``study_storage``: the address of the database that holds the study, in place of a file.
+    ``max_disk_gb``: what the experiment may take on disk, in 10⁹ bytes. ``feature_cache_gb``: what a machine keeps, in
+    10⁹ bytes, of what frozen stages make of the images. ``study_storage``: the address of the database that holds the
+    study, in place of a file.
     ``mlflow``: the MLflow server that is told of it all. ``objective``: one training a trial if left out; with folds
     the winner is trained on all images before it is tested. ``confirm``: the best trials are trained again with fresh
     seeds before one of them is chosen, and that one on all images before it is tested.
