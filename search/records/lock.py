@@ -48,7 +48,7 @@ def check_written_in_place(experiment: Experiment) -> None:
     Raises:
         ExperimentError: a file has another name.
     """
-    for path in (experiment.journal, experiment.log):
+    for path in (experiment.journal, experiment.log, experiment.test_looks):
         with contextlib.suppress(FileNotFoundError):
             if path.lstat().st_nlink > 1:
                 raise ExperimentError(
