@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import os
 import re
@@ -24,7 +25,7 @@ import yaml
 from docker.utils.build import exclude_paths
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, ValidationError
 from ray._private.ray_constants import DEFAULT_DASHBOARD_AGENT_LISTEN_PORT
 from ray.autoscaler._private.docker import docker_start_cmds
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
@@ -44,7 +45,7 @@ ROOT = Path(__file__).resolve().parents[1]
 HADOLINT = Path(sys.executable).with_name("hadolint")
 KUBERNETES = ("1.31", "1.37")
 CRDS_VARIABLE = "KUBERAY_CRDS"
-"""A folder with KubeRay's own ray.io_rayclusters.yaml and ray.io_rayjobs.yaml, from its repository or made by
+"""A folder with KubeRay's own ray.io_rayclusters.yaml and ray.io_rayjobs.yaml (`.ci/run` sets it), from its repository or made by
 `kubectl get crd rayclusters.ray.io -o yaml`; they are in no package, and too large to be copied."""
 
 Raw = dict[str, Any]
@@ -250,11 +251,14 @@ def closed(schema: Any) -> Any:
     return strict
 
 
-def published(kind: str) -> Any:
+@functools.cache
+def published(kind: str) -> Draft202012Validator:
+    """The validator of KubeRay's schema of ``kind``, read once: each file has about a megabyte."""
     folder = Path(os.environ[CRDS_VARIABLE])
-    definition = yaml.safe_load((folder / f"ray.io_{kind.lower()}s.yaml").read_text())
+    text = (folder / f"ray.io_{kind.lower()}s.yaml").read_text()
+    definition = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     (version,) = [version for version in definition["spec"]["versions"] if version["name"] == "v1"]
-    return version["schema"]["openAPIV3Schema"]
+    return Draft202012Validator(closed(version["schema"]["openAPIV3Schema"]))
 
 
 def pods(manifest: Raw) -> Iterator[Raw]:
@@ -317,14 +321,19 @@ def test_kuberay_and_kubernetes_take_the_manifests(fleet: Settings, tmp_path: Pa
         check_kuberay(files, fleet)
 
 
-@pytest.mark.skipif(CRDS_VARIABLE not in os.environ, reason=f"${CRDS_VARIABLE} names no folder with KubeRay's schemas")
+needs_published = pytest.mark.skipif(
+    CRDS_VARIABLE not in os.environ, reason=f"${CRDS_VARIABLE} names no folder with KubeRay's schemas"
+)
+
+
+@needs_published
 def test_kuberays_published_schemas_take_the_manifests(fleet: Settings, tmp_path: Path) -> None:
     for name, manifest in rendered(fleet, tmp_path / "fleet").items():
         if name in ("kuberay/ray-cluster.yaml", "kuberay/ray-job.yaml"):
-            Draft202012Validator(closed(published(manifest["kind"]))).validate(manifest)
+            published(manifest["kind"]).validate(manifest)
 
 
-@pytest.mark.parametrize(
+mistyped_keys = pytest.mark.parametrize(
     ("path", "key"),
     [
         ("spec", "authOption"),
@@ -335,15 +344,31 @@ def test_kuberays_published_schemas_take_the_manifests(fleet: Settings, tmp_path
         ("spec headGroupSpec template spec containers 0 startupProbe httpGet", "url"),
     ],
 )
-def test_a_mistyped_key_in_a_manifest_would_be_found(path: str, key: str, tmp_path: Path) -> None:
-    fleet = parse_settings(changed(), where="")
-    files = rendered(fleet, tmp_path / "fleet")
-    part: Any = files["kuberay/ray-cluster.yaml"]
+
+
+def mistype(manifest: Raw, path: str, key: str) -> None:
+    part: Any = manifest
     for step in path.split():
         part = part[int(step) if step.isdigit() else step]
     part[key] = {}
+
+
+@mistyped_keys
+def test_a_mistyped_key_in_a_manifest_would_be_found(path: str, key: str, tmp_path: Path) -> None:
+    fleet = parse_settings(changed(), where="")
+    files = rendered(fleet, tmp_path / "fleet")
+    mistype(files["kuberay/ray-cluster.yaml"], path, key)
     with pytest.raises(Exception, match=f"'{key}' was unexpected"):
         check_kuberay(files, fleet)
+
+
+@needs_published
+@mistyped_keys
+def test_kuberays_published_schemas_find_a_mistyped_key(path: str, key: str, tmp_path: Path) -> None:
+    manifest = rendered(parse_settings(changed(), where=""), tmp_path / "fleet")["kuberay/ray-cluster.yaml"]
+    mistype(manifest, path, key)
+    with pytest.raises(ValidationError, match=f"'{key}' was unexpected"):
+        published(manifest["kind"]).validate(manifest)
 
 
 def test_a_pod_has_token_password_storage_probes_and_a_place(tmp_path: Path) -> None:
