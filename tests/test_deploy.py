@@ -45,8 +45,9 @@ ROOT = Path(__file__).resolve().parents[1]
 HADOLINT = Path(sys.executable).with_name("hadolint")
 KUBERNETES = ("1.31", "1.37")
 CRDS_VARIABLE = "KUBERAY_CRDS"
-"""A folder with KubeRay's own ray.io_rayclusters.yaml and ray.io_rayjobs.yaml (`.ci/run` sets it), from its repository or made by
-`kubectl get crd rayclusters.ray.io -o yaml`; they are in no package, and too large to be copied."""
+"""A folder with KubeRay's own ray.io_rayclusters.yaml and ray.io_rayjobs.yaml, from its repository or made by
+`kubectl get crd rayclusters.ray.io -o yaml`; they are in no package, and too large to be copied. `.ci/run` sets it
+where the files are at hand."""
 
 Raw = dict[str, Any]
 
