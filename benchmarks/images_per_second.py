@@ -1,9 +1,10 @@
 """Training images per second of CustomNet: of bare loops without a search, of a whole search, and of the processor.
 
 `python -m benchmarks.images_per_second [one-core] [all-cores]`. `one-core`: our bare loop, with the memory settings of
-a search's workers, beside the plain fp32 loop with a `DataLoader` (`benchmarks/peers/plain.py`) and none, each on one
-thread, and the share of the processor's arithmetic that each uses, by large matrix products of its precision; its
-seconds are those of the CPU, so that other work on the machine counts little. `all-cores`: bare loops on all cores at
+a search's workers, beside the plain fp32 loop with a `DataLoader` (`benchmarks/peers/plain.py`) and an expert's loop in
+our precision (`benchmarks/peers/expert.py`), each on one thread, and the share of the processor's arithmetic that each
+uses, by large matrix products of its precision; its seconds are those of the CPU, so that other work on the machine
+counts little. `all-cores`: bare loops on all cores at
 once beside a search of the same trials; their ratio is the search's orchestration efficiency, from its first trial's
 start to its last one's end, and of the whole command. Everything takes turns, in the opposite order each time, and ours
 is trained in the same arithmetic everywhere: what the search's probe chooses, once, before all else (so that no
@@ -29,8 +30,9 @@ import torch
 
 from benchmarks.configurations import BATCH_SIZE, draw
 from benchmarks.measured_run import run
-from benchmarks.peers import plain
+from benchmarks.peers import expert, plain
 from benchmarks.peers.job import OURS, Job
+from benchmarks.peers.model import build_model
 from benchmarks.peers.ours import search_config
 from benchmarks.results import keep, print_table, show, summarise
 from benchmarks.split import write_split
@@ -52,7 +54,7 @@ _MATRIX = 2048
 _MATRIX_S = 2.0
 _LOOK_S = 5.0
 _START_S = 600.0  # at most, for all processes to have warmed up
-BARS = {"one core: ours over plain": 2.5, "all cores: search over bare loops": 0.95}
+BARS = {"one core: ours over plain": 2.5, "one core: ours over expert": 1.0, "all cores: search over bare loops": 0.95}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +116,7 @@ def dataloader(job: Job) -> float:
     train_loader, validation_loader = plain.loaders(job)
 
     def train(number: int, num_epochs: int) -> None:
-        model = plain.build_model(job.configurations[number], number, job)
+        model = build_model(job.configurations[number], number, job)
         optimizer = plain.build_optimizer(job.configurations[number], model)
         for _ in range(num_epochs):
             plain.train_one_epoch(model, train_loader, optimizer)
@@ -126,6 +128,26 @@ def dataloader(job: Job) -> float:
         train(number, job.num_epochs)
     trained = len(job.configurations) * job.num_epochs * len(train_loader.dataset)
     return trained / (time.process_time() - start_s)
+
+
+def expert_loop(job: Job) -> float:
+    """An expert's loop, the same trials in the precision of ours."""
+    training, validation = expert.load_images(job)
+    precision = "bf16" if _is_bf16(job) else "fp32"
+
+    def train(number: int, one: Job) -> None:
+        configuration = job.configurations[number]
+        list(expert.train(configuration, number, one, training=training, validation=validation, precision=precision))
+
+    train(0, replace(job, num_epochs=1))
+    start_s = time.process_time()
+    for number in range(len(job.configurations)):
+        train(number, job)
+    return len(job.configurations) * job.num_epochs * len(training.labels) / (time.process_time() - start_s)
+
+
+def _is_bf16(job: Job) -> bool:
+    return job.precision.startswith("bf16")
 
 
 def flop_per_second(dtype: torch.dtype) -> float:
@@ -142,16 +164,16 @@ def flop_per_second(dtype: torch.dtype) -> float:
 
 
 def one_core(job: Job, *, order: int) -> dict[str, float]:
-    """Each in a process of its own; which of the loops goes first alternates with ``order``."""
-    loops = {"ours": _ours_on_one_core, "plain": dataloader}
+    """Each in a process of its own, in the opposite order each time."""
+    loops = {"expert": expert_loop, "ours": _ours_on_one_core, "plain": dataloader}
     rates = {}
     for name in sorted(loops, reverse=order % 2 == 1):
         variables = heap.inherited_by_children() if name == "ours" else contextlib.nullcontext()
         with variables, ProcessPoolExecutor(1, mp_context=_SPAWN) as process:
             rates[name] = process.submit(loops[name], job).result()
     peaks = {"plain": flop_per_second(torch.float32)}
-    peaks["ours"] = flop_per_second(torch.bfloat16) if job.precision.startswith("bf16") else peaks["plain"]
-    found = {"one core: ours over plain": rates["ours"] / rates["plain"]}
+    peaks["ours"] = peaks["expert"] = flop_per_second(torch.bfloat16) if _is_bf16(job) else peaks["plain"]
+    found = {f"one core: ours over {name}": rates["ours"] / rates[name] for name in ("plain", "expert")}
     for name, rate in rates.items():
         found[f"one core: {name}, images per second"] = rate
         found[f"one core: {name}, matrix products, GFLOP per second"] = peaks[name] / 1e9

@@ -21,8 +21,7 @@ from torchvision.transforms import Compose, Normalize, ToTensor
 
 from benchmarks.configurations import BATCH_SIZE
 from benchmarks.peers.job import TRAIN_INDICES, VALIDATION_INDICES, Job
-from fmnist_models.networks import build_network
-from fmnist_models.seeds import derive_seed
+from benchmarks.peers.model import build_model
 
 
 def train(configuration: Mapping[str, float], number: int, job: Job) -> Iterator[float]:
@@ -48,20 +47,6 @@ def loaders(job: Job) -> tuple[DataLoader, DataLoader]:
     kept, held_out = (np.load(Path(job.folder, name)).tolist() for name in (TRAIN_INDICES, VALIDATION_INDICES))
     train_loader = DataLoader(Subset(dataset, kept), batch_size=BATCH_SIZE, shuffle=True)
     return train_loader, DataLoader(Subset(dataset, held_out), batch_size=BATCH_SIZE)
-
-
-def build_model(configuration: Mapping[str, float], number: int, job: Job) -> nn.Module:
-    """CustomNet as it is published, with our fresh weights."""
-    torch.manual_seed(derive_seed(derive_seed(job.seed, number), 0))
-    fresh = build_network("customnet", {"dropout": configuration["dropout"]}).state_dict()
-    model = nn.Sequential(
-        *(nn.Conv2d(1, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(32, 64, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(64, 128, 3, padding=1), nn.BatchNorm2d(128), nn.ReLU(), nn.Dropout(configuration["dropout"])),
-        *(nn.Flatten(), nn.Linear(128 * 7 * 7, 10)),
-    )
-    model.load_state_dict(dict(zip(model.state_dict(), fresh.values(), strict=True)))
-    return model
 
 
 def build_optimizer(configuration: Mapping[str, float], model: nn.Module) -> Optimizer:

@@ -38,11 +38,13 @@ def train_fn_per_worker(train_loop_config: dict[str, Any]) -> None:
         job.report(number, 1, 0.5)
         ray.train.report({"val_accuracy": 0.5})
         return
-    from benchmarks.peers import plain  # not above: each trial's fresh process would load it for no work, too
+    # Not above: each trial's fresh process would load them for no work, too.
+    from benchmarks.peers import plain
+    from benchmarks.peers.model import build_model
 
     configuration = job.configurations[number]
     train_loader, validation_loader = map(ray.train.torch.prepare_data_loader, plain.loaders(job))
-    model = ray.train.torch.prepare_model(plain.build_model(configuration, number, job))
+    model = ray.train.torch.prepare_model(build_model(configuration, number, job))
     optimizer = plain.build_optimizer(configuration, model)
     for epoch in range(1, job.num_epochs + 1):
         plain.train_one_epoch(model, train_loader, optimizer)
