@@ -20,12 +20,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torchvision.models import resnet18
 
-from benchmarks.results import is_standard, keep
+from benchmarks.results import is_standard, keep, summarise
 from cluster import heap
 from fmnist_models.data import TrainingData, data_root, load_images, split_training
 from fmnist_models.feature_cache import FeatureCache
@@ -61,7 +60,8 @@ def seconds(
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """By what trains: medians, and how many times faster a trial is whose features other trials have computed."""
+    """By what trains: seconds, and how many times faster a trial is whose features other trials have computed, of each
+    repeat."""
     torch.set_num_threads(1)
     images = load_images("fashion-mnist", "train", root=data_root(), size=arguments.images)
     data = split_training(images, validation_fraction=0.1, seed=0)
@@ -82,9 +82,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
                 without.append(train(cache=None))
             result["+".join(unfreeze)] = {
                 "first_s": round(first, 2),
-                "with_features_s": round(float(np.median(with_them)), 2),
-                "without_s": round(float(np.median(without)), 2),
-                "times_faster": round(float(np.median(without) / np.median(with_them)), 1),
+                "with_features_s": summarise(with_them),
+                "without_s": summarise(without),
+                "times_faster": summarise([b / a for a, b in zip(with_them, without, strict=True)]),
             }
     return result
 

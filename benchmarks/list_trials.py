@@ -43,9 +43,10 @@ def main() -> None:
         runs = [measure(folder, arguments.options) for _ in range(_NUM_RUNS)]
     wall_s, cpu_s, peak_mb = (statistics.median(figures) for figures in zip(*runs, strict=True))
     command = " ".join(["fmnist trials", NAME, *arguments.options])
-    from benchmarks.results import is_standard, keep  # after the measurement, for the same reason
+    from benchmarks.results import is_standard, keep, summarise  # after the measurement, for the same reason
 
-    result = {"settings": vars(arguments), "wall_s": wall_s, "cpu_s": cpu_s, "peak_mb": peak_mb, "n": _NUM_RUNS}
+    kept = zip(("wall_s", "cpu_s", "peak_mb"), map(summarise, zip(*runs, strict=True)), strict=True)
+    result = {"settings": vars(arguments), **dict(kept)}
     keep("list_trials", result, is_standard=is_standard(parser, arguments))
     print(
         f"{arguments.trials:,} trials of {arguments.epochs} epochs, {command}: "

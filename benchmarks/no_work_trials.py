@@ -168,11 +168,11 @@ def main() -> None:
     summaries = {part: {what: summarise(v) for what, v in values.items()} for part, values in found.items()}
     faster = {
         part: {
-            what: round(summary["median"] / whats[_OURS]["median"], 1)
-            for what, summary in whats.items()
-            if what in (_NESTING, _ONE) and _OURS in whats
+            what: summarise([theirs / ours_s for ours_s, theirs in zip(values[_OURS], values[what], strict=True)])
+            for what in (_NESTING, _ONE)
+            if what in values and _OURS in values
         }
-        for part, whats in summaries.items()
+        for part, values in found.items()
     }
     result = {"settings": vars(arguments), "seconds_per_trial": summaries, "times_faster_than": faster}
     keep("no_work_trials", result, is_standard=is_standard(parser, arguments))

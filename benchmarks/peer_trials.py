@@ -1,13 +1,13 @@
 """Our search beside those of others (`benchmarks/peers/`), each a program from its start to its end: trials per hour on
 fixed work, the time to validation accuracies with early stopping, and memory.
 
-`python -m benchmarks.peer_trials [fixed] [target]`. Contestants take turns, in the opposite order each time. What is
-measured is kept in `benchmarks/results/` after each run, and the same command goes on where it ended, so it may be
-stopped at any time; with other settings, code, versions or processor, or without that file it begins anew. With early
-stopping all halve asynchronously, by thirds, from the first epoch on, and take the same configurations in the same
-order, until the highest of the targets is reached. 5,000 images are trained on and as many validate: of a few hundred
-luck decides when a target is reached. Each repeat has configurations of its own, since one that is soon good would
-decide alone.
+`python -m benchmarks.peer_trials [fixed] [target] [--only ours PEER ...]`. Contestants take turns, in the opposite
+order each time. What is measured is kept in `benchmarks/results/` after each run, and the same command goes on where it
+ended, so it may be stopped at any time; with other settings, code, versions or processor, or without that file it
+begins anew. With early stopping all halve asynchronously, by thirds, from the first epoch on, and take the same
+configurations in the same order, until the highest of the targets is reached. 5,000 images are trained on and as many
+validate: of a few hundred luck decides when a target is reached. Each repeat has configurations of its own, since one
+that is soon good would decide alone; so ratios are of the two runs of one repeat.
 """
 
 from __future__ import annotations
@@ -15,11 +15,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,7 @@ from benchmarks.configurations import VALIDATION_FRACTION, draw
 from benchmarks.measured_run import MeasuredRun, run
 from benchmarks.peers.job import Job
 from benchmarks.peers.syne_tune_venv import CONSTRAINTS, ensure_python
-from benchmarks.results import FOLDER, code, keep, machine, print_table, show, summarise
+from benchmarks.results import FOLDER, code, keep, machine, print_table, show, show_range, summarise
 from benchmarks.split import write_split
 from benchmarks.unpacked import unpack_images
 from search.records.versions import collect_versions
@@ -39,9 +37,10 @@ CONTESTANTS = {
     "optuna_loop": "(b) Optuna, one process",
     "optuna_processes": "(b2) Optuna, processes on a journal",
     "syne_tune_local": "(c) Syne Tune, local backend",
+    "tune_expert": "(d) Ray Tune by an expert",
 }
-BARS = {"ray_nesting": 4.0, "optuna_loop": 3.0, "optuna_processes": 2.0, "syne_tune_local": 2.0}
-TARGET_BAR = 2.0
+BARS = {"ray_nesting": 4.0, "optuna_loop": 3.0, "optuna_processes": 2.0, "syne_tune_local": 2.0, "tune_expert": 1.0}
+TARGET_BARS = dict.fromkeys(BARS, 2.0) | {"tune_expert": 1.0}
 TARGETS = (0.87, 0.88, 0.885)
 SETTINGS = {
     "fixed": ("trials", "epochs", "images"),
@@ -124,17 +123,18 @@ def figures(runs: dict[Turn, MeasuredRun], arguments: argparse.Namespace) -> dic
 
 
 def ratios(runs: dict[Turn, MeasuredRun], arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """How many times better ours is, by medians of the repeats that both have made, with the bar that was set.
+    """How many times better ours is: one value for each repeat that both have made, with the bar that was set.
 
-    ``times_better`` is None where ours missed the target in one of them, and ``at_least`` so where only the other did;
-    ``reached`` are the shares of the runs, of ours and of the other, that reached it.
+    ``values`` is None where ours missed the target in one of them; ``at_least`` says for each whether it is a lower
+    bound, as the other missed it; ``reached`` are the shares of the runs, of ours and of the other, that reached it;
+    ``seconds`` are those of ours and of the other.
     """
     rows = []
-    comparisons: list[tuple[str, str, Callable[[_Pairs], dict[str, Any]]]] = [
-        ("fixed", "fixed: trials per hour", _compare_fixed),
-        *(("target", seconds_to(target), partial(_compare_targets, target=target)) for target in arguments.targets),
+    comparisons: list[tuple[str, str, float | None]] = [
+        ("fixed", "fixed: trials per hour", None),
+        *(("target", seconds_to(target), target) for target in arguments.targets),
     ]
-    for what, name, compare in comparisons:
+    for what, name, target in comparisons:
         for contestant, bar in BARS.items():
             pairs = [
                 (runs[turn_of_ours], theirs)
@@ -144,30 +144,32 @@ def ratios(runs: dict[Turn, MeasuredRun], arguments: argparse.Namespace) -> list
             ]
             if pairs:
                 about = {"figure": name, "against": contestant, "pairs": len(pairs)}
-                rows.append({**about, **compare(pairs), "bar": bar if what == "fixed" else TARGET_BAR})
+                wanted = bar if target is None else TARGET_BARS[contestant]
+                rows.append({**about, **_compare(pairs, target), "bar": wanted})
     return rows
 
 
-def _compare_fixed(pairs: _Pairs) -> dict[str, Any]:
-    rates = [statistics.median(1 / run.seconds for run in side) for side in zip(*pairs, strict=True)]
-    return {"times_better": round(rates[0] / rates[1], 2), "at_least": False}
+def _compare(pairs: _Pairs, target: float | None) -> dict[str, Any]:
+    """Seconds of the other over seconds of ours, to the ``target`` or to the end."""
+    reached, seconds = [], []
+    for side in zip(*pairs, strict=True):
+        times = [run.seconds if target is None else run.seconds_to(target) for run in side]
+        reached.append([time_s is not None for time_s in times])
+        seconds.append([run.seconds if time_s is None else time_s for run, time_s in zip(side, times, strict=True)])
+    ours, theirs = seconds
+    return {
+        "values": [round(b / a, 3) for a, b in zip(ours, theirs, strict=True)] if all(reached[0]) else None,
+        "at_least": [not each for each in reached[1]],
+        "reached": [sum(each) / len(pairs) for each in reached],
+        "seconds": {"ours": [round(s, 1) for s in ours], "theirs": [round(s, 1) for s in theirs]},
+    }
 
 
-def _compare_targets(pairs: _Pairs, target: float) -> dict[str, Any]:
-    ours, theirs = ([run.seconds_to(target) for run in side] for side in zip(*pairs, strict=True))
-    reached = [sum(time_s is not None for time_s in times) / len(pairs) for times in (ours, theirs)]
-    found: dict[str, Any] = {"times_better": None, "at_least": None in theirs, "reached": reached}
-    if None not in ours:
-        least = [them.seconds if time_s is None else time_s for (_, them), time_s in zip(pairs, theirs, strict=True)]
-        found["times_better"] = round(statistics.median(least) / statistics.median(t for t in ours if t is not None), 2)
-    return found
-
-
-def show_times(row: dict[str, Any]) -> str:
-    """A row of ``ratios``: ``2.50``, ``≥ 2.50`` or ``not reached``, with the shares of runs that reached the target."""
-    text = "not reached" if row["times_better"] is None else f"{row['times_better']:.2f}"
-    text = f"≥ {text}" if row["at_least"] and row["times_better"] is not None else text
-    if min(row.get("reached", [1])) == 1:
+def show_times(row: Mapping[str, Any]) -> str:
+    """A row of ``ratios``: ``2.5`` with the range of several, a lower bound as ``≥ 2.5``, or ``not reached``, with the
+    shares of runs that reached the target."""
+    text = "not reached" if row["values"] is None else show_range(row["values"], row["at_least"])
+    if min(row["reached"]) == 1:
         return text
     ours, theirs = row["reached"]
     return f"{text} (reached by {ours:.0%} of our runs, {theirs:.0%} of theirs)"
@@ -242,7 +244,7 @@ def report(runs: dict[Turn, MeasuredRun], arguments: argparse.Namespace) -> None
         for row in ratios(runs, arguments)
     ]
     print()
-    print_table([("ours is so many times better", "than", "times", "bar", "pairs of runs"), *rows])
+    print_table([("ours is so many times better", "than", "median, range of the pairs", "bar", "pairs of runs"), *rows])
 
 
 def build_parser() -> argparse.ArgumentParser:

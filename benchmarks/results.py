@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import os
 import platform
 import statistics
@@ -94,6 +95,38 @@ def show(summary: Mapping[str, Any]) -> str:
     """``median (mean ± deviation, n)``."""
     deviation = "" if summary["deviation"] is None else f" ± {summary['deviation']:.3g}"
     return f"{summary['median']:.4g} ({summary['mean']:.4g}{deviation}, n={summary['n']})"
+
+
+def median(values: Sequence[float], at_least: Sequence[bool] | None = None) -> tuple[float, bool]:
+    """The median, and whether it is only a lower bound; ``at_least``: for each value, whether it is one."""
+    bounds = at_least or [False] * len(values)
+    high = statistics.median_high(values)
+    is_bound = any(bound and value <= high for value, bound in zip(values, bounds, strict=True))
+    return statistics.median(values), is_bound
+
+
+def show_range(values: Sequence[float], at_least: Sequence[bool] | None = None, *, unit: str = "") -> str:
+    """Median with two digits, and the range of several values: ``7.3, 5.3–12.8``; lower bounds have a ``≥``."""
+    middle, is_bound = median(values, at_least)
+    text = _bounded(two_digits(middle), is_bound) + unit
+    if len(values) == 1:
+        return text
+    bounded = sorted(zip(values, at_least or [False] * len(values), strict=True))
+    low, high = (_bounded(two_digits(value, like=middle), bound) for value, bound in (bounded[0], bounded[-1]))
+    return f"{text}, {low}–{high}{unit}"
+
+
+def two_digits(value: float, *, like: float | None = None) -> str:
+    """``value`` with as many decimals as give ``like`` (itself) two digits: 0.036, 7.3, 12.8 like 7.3, 310."""
+    size = abs(value if like is None else like)
+    decimals = 1 - math.floor(math.log10(size)) if size else 1
+    if size and round(size, decimals) >= 10 ** (2 - decimals):  # 9.96 is 10, not 10.0
+        decimals -= 1
+    return f"{round(value, decimals):.{max(0, decimals)}f}"
+
+
+def _bounded(text: str, is_bound: bool) -> str:
+    return f"≥ {text}" if is_bound else text
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:
