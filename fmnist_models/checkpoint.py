@@ -21,6 +21,9 @@ from fmnist_models.files import read_bounded, write_aside
 MAX_BYTES = 2**30
 """What a file of this module has at most; a ResNet-18 in training has 0.13 GiB."""
 _HEADER = re.compile(rb"fmnist-checkpoint 1 [0-9a-f]{64} ([0-9]{20})\n")
+_MAX_HEADER_BYTES = 2**20  # of a ResNet-34 it has 30,000; safetensors takes seconds and memory for each million
+_CAUSE = re.compile(r"WeightsUnpickler error: (.+)")
+_ADVICE = " In PyTorch 2.6"
 _HASH, _METADATA = "sha256", "__metadata__"
 
 
@@ -49,17 +52,27 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         payload = _checked_payload(_read(path))
-        with zipfile.ZipFile(io.BytesIO(payload)) as archive:
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                raise ValueError("it is compressed, so it could swell to any size")
+        refuse_compressed(payload)
         state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
         if not isinstance(state, dict):
             raise TypeError(f"it holds a {type(state).__name__}")
     except (MemoryError, OSError):
         raise
     except Exception as error:  # a crafted pickle can raise anything
-        raise CheckpointError(f"{path} is not a readable checkpoint: {_first_line(error)}") from error
+        raise CheckpointError(f"{path} is not a readable checkpoint: {reason_of(error)}") from error
     return state
+
+
+def refuse_compressed(archive: bytes) -> None:
+    """Makes sure that no entry of what ``torch.save`` made is compressed; ``torch.save`` compresses nothing.
+
+    Raises:
+        ValueError: an entry is: a small file could take any amount of memory.
+        BadZipFile: it is not a ZIP archive.
+    """
+    with zipfile.ZipFile(io.BytesIO(archive)) as entries:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.infolist()):
+            raise ValueError("it is compressed, so it could swell to any size")
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None) -> None:
@@ -105,6 +118,7 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
 def _load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         content = _read(path)
+        _refuse_long_header(content)
         tensors: dict[str, Tensor] = safetensors.torch.load(content)
         metadata: dict[str, str] = _weights_header(content).get(_METADATA, {})
         if _HASH not in metadata:
@@ -112,7 +126,7 @@ def _load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         if metadata[_HASH] != hash_tensors(tensors):
             raise ValueError("its tensors differ from their hash")
     except Exception as error:  # a crafted header can raise anything
-        raise CheckpointError(f"{path} does not hold readable weights: {_first_line(error)}") from error
+        raise CheckpointError(f"{path} does not hold readable weights: {reason_of(error)}") from error
     return tensors, metadata
 
 
@@ -120,6 +134,12 @@ def _weights_header(content: bytes) -> dict[str, Any]:
     """Of safetensors: the header's length, the header as JSON, the data."""
     header: dict[str, Any] = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     return header
+
+
+def _refuse_long_header(content: bytes) -> None:
+    length = int.from_bytes(content[:8], "little")
+    if len(content) > 8 and length > _MAX_HEADER_BYTES:
+        raise ValueError(f"its header has {length:,} bytes, more than {_MAX_HEADER_BYTES:,}")
 
 
 def _in_order(content: bytes) -> bytes:
@@ -156,6 +176,9 @@ def _checked_payload(content: bytes) -> bytes:
     return payload
 
 
-def _first_line(error: Exception) -> str:
-    """What the error says, without torch's advice to load the file unsafely."""
-    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
+def reason_of(error: Exception) -> str:
+    """What torch or safetensors says, in one line, without torch's advice to load the file unsafely."""
+    text = str(error)
+    cause = _CAUSE.search(text)
+    first = next(iter(text.strip().splitlines()), "") or type(error).__name__
+    return (cause[1] if cause else first.partition(_ADVICE)[0])[:200]

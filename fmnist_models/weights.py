@@ -11,11 +11,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from fmnist_models.checkpoint import reason_of, refuse_compressed
 from fmnist_models.errors import WeightsError
+from fmnist_models.files import read_bounded
 from fmnist_models.networks.resnet18 import ResNet18Hyperparameters, build_resnet18
 from fmnist_models.paths import expand_home
 
 _STALLED_S = 20.0
+_MAX_BYTES = 2**28  # a ResNet-18 has 45 million
+_ZIP = b"PK\x03\x04"
 _FIRST = "conv1.weight"
 _CLASSIFIER = ("fc.weight", "fc.bias")
 
@@ -92,10 +96,12 @@ def _from_file(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise WeightsError(f"no weights file {path}; valid: imagenet, none, or the path of an existing state dict")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_bounded(path, max_bytes=_MAX_BYTES)
+        if content.startswith(_ZIP):  # or it is of torch's former layout, which cannot be compressed
+            refuse_compressed(content)
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can raise anything
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise WeightsError(f"{path} is not a state dict that torch can read safely ({reason[:200]})") from error
+        raise WeightsError(f"{path} is not a state dict that torch can read safely ({reason_of(error)})") from error
     if not isinstance(state, dict):
         raise WeightsError(f"{path} holds a {type(state).__name__}, not a state dict")
     return state

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+import json
 import os
 import pickle
 import zipfile
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from fmnist_models.checkpoint import (
     MAX_BYTES,
+    hash_tensors,
     load_checkpoint,
     load_metadata,
     load_weights,
@@ -175,6 +177,49 @@ def test_weights_without_their_hash_are_refused(tmp_path: Path) -> None:
     for metadata in (None, {"format": "pt"}):
         safetensors.torch.save_file(WEIGHTS, tmp_path / "foreign", metadata=metadata)
         assert_refused("weights", tmp_path / "foreign")
+
+
+LYING_HEADERS: dict[str, dict[str, Any] | bytes] = {
+    "beyond the data": {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 10**9]}},
+    "a negative offset": {"a": {"dtype": "F32", "shape": [2], "data_offsets": [-1, 7]}},
+    "offsets reversed": {"a": {"dtype": "F32", "shape": [2], "data_offsets": [8, 0]}},
+    "a huge shape": {"a": {"dtype": "F32", "shape": [2**62, 2**62], "data_offsets": [0, 8]}},
+    "overlapping": {name: {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]} for name in "ab"},
+    "a gap": {"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}},
+    "another dtype": {"a": {"dtype": "I32", "shape": [2], "data_offsets": [0, 8]}},
+    "an unknown dtype": {"a": {"dtype": "F4", "shape": [2], "data_offsets": [0, 8]}},
+    "a shape of text": {"a": {"dtype": "F32", "shape": "2", "data_offsets": [0, 8]}},
+    "a name twice": b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},'
+    b'"a":{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]}}',
+    "nothing": b"",
+    "nested": b'{"a":' + b"[" * 10_000,
+}
+
+
+@pytest.mark.parametrize("header", LYING_HEADERS.values(), ids=LYING_HEADERS)
+def test_weights_whose_header_lies_are_refused(header: dict[str, Any] | bytes, tmp_path: Path) -> None:
+    """Even where it carries the hash of what is there."""
+    tensors = {"a": torch.ones(2)}
+    if isinstance(header, dict):
+        header = json.dumps({**header, "__metadata__": {"sha256": hash_tensors(tensors)}}).encode()
+    data = tensors["a"].numpy().tobytes()
+    (tmp_path / "lying").write_bytes(len(header).to_bytes(8, "little") + header + data)
+    assert_refused("weights", tmp_path / "lying")
+
+
+@pytest.mark.parametrize("length", [0, 10**8, 2**63, 2**64 - 1])
+def test_weights_with_a_header_of_a_length_that_lies_are_refused(length: int, tmp_path: Path) -> None:
+    _, content = saved("weights", tmp_path)
+    (tmp_path / "lying").write_bytes(length.to_bytes(8, "little") + content[8:])
+    assert_refused("weights", tmp_path / "lying")
+
+
+def test_weights_of_a_hundred_thousand_tensors_are_refused_unparsed(tmp_path: Path) -> None:
+    """An honest file, but one that took seconds, and gigabytes where it had millions."""
+    tensor = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    header = json.dumps({str(number): tensor for number in range(10**5)}).encode()
+    (tmp_path / "many").write_bytes(len(header).to_bytes(8, "little") + header)
+    assert_refused("weights", tmp_path / "many", "its header has")
 
 
 def test_weights_under_the_hash_of_others_are_refused(tmp_path: Path) -> None:
