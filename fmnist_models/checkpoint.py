@@ -76,15 +76,20 @@ def refuse_compressed(archive: bytes) -> None:
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None) -> None:
-    """Writes a model's ``state_dict()`` as safetensors, with a hash of its tensors, and more, in the metadata; the same
-    bytes whenever they are the same.
+    """Writes a model's ``state_dict()`` as ``dump_weights`` gives it.
 
     Raises:
         OSError: it cannot be written; what was there before still is.
     """
+    write_aside(path, dump_weights(state, metadata=metadata))
+
+
+def dump_weights(state: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None) -> bytes:
+    """A model's ``state_dict()`` as safetensors, with a hash of its tensors, and more, in the metadata; the same bytes
+    whenever they are the same."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     content = safetensors.torch.save(tensors, metadata={**(metadata or {}), _HASH: hash_tensors(tensors)})
-    write_aside(path, _in_order(content))
+    return _in_order(content)
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:

@@ -15,7 +15,12 @@ from fmnist_models.files import write_aside
 def save_confusion_matrix(
     confusion: Sequence[Sequence[int]], *, class_names: Sequence[str], title: str, path: Path
 ) -> None:
-    """Draws ``confusion`` (rows: true class, columns: predicted) with each row coloured by its shares, as a PNG."""
+    """Writes what ``draw_confusion_matrix`` gives."""
+    write_aside(path, draw_confusion_matrix(confusion, class_names=class_names, title=title))
+
+
+def draw_confusion_matrix(confusion: Sequence[Sequence[int]], *, class_names: Sequence[str], title: str) -> bytes:
+    """A PNG of ``confusion`` (rows: true class, columns: predicted) with each row coloured by its shares."""
     from matplotlib.figure import Figure  # importing it writes a font cache
 
     counts = np.asarray(confusion)
@@ -34,7 +39,7 @@ def save_confusion_matrix(
             axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=9)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120)
-    write_aside(path, picture.getbuffer())
+    return picture.getvalue()
 
 
 def save_mistakes(images: npt.NDArray[np.uint8], *, captions: Sequence[str], title: str, path: Path) -> None:

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from fmnist_models.errors import FileError
 
 _MAX_JSON_BYTES = 2**24
 
+Content = str | bytes | memoryview
 
-def write_aside(path: Path, content: str | bytes | memoryview, *, like: Path | None = None) -> None:
+
+def write_aside(path: Path, content: Content, *, like: Path | None = None) -> None:
     """Writes a whole file or none: to a temporary one beside it, synced to disk, which is then renamed.
 
     Makes the file's folder if it is not there, but not the folders above it: where they have vanished, a lone file
@@ -25,24 +28,59 @@ def write_aside(path: Path, content: str | bytes | memoryview, *, like: Path | N
     Raises:
         OSError: it cannot be written; what was there before still is.
     """
+    with _written_aside(path, content, like=like) as temporary, _naming(path):
+        os.replace(temporary, path)
+    _sync_folder(path.parent)
+
+
+def write_together(contents: Mapping[Path, Content]) -> None:
+    """Writes several files of one result, the last of which readers look for first. That one is absent while the
+    others are replaced, so that nobody reads files of two results together, wherever this process is killed.
+
+    Raises:
+        OSError: one of them cannot be written; where the disk is full, all that were there before still are.
+    """
+    last = list(contents)[-1]
+    with contextlib.ExitStack() as stack:
+        temporaries = {path: stack.enter_context(_written_aside(path, content)) for path, content in contents.items()}
+        with _naming(last):
+            last.unlink(missing_ok=True)
+        _sync_folder(last.parent)
+        for path, temporary in temporaries.items():
+            with _naming(path):
+                os.replace(temporary, path)
+    for folder in {path.parent for path in contents}:
+        _sync_folder(folder)
+
+
+@contextlib.contextmanager
+def _written_aside(path: Path, content: Content, *, like: Path | None = None) -> Iterator[Path]:
+    """A temporary file beside ``path`` with this content, synced to disk; removed at the end if it is still there."""
     if not path.name:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        temporary.unlink(missing_ok=True)
-        with temporary.open("xb") as file:  # "x" follows no link that a stranger put there
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            if like is not None:
-                _take_over(file.fileno(), like)
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:  # that of a write names no file
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        with _naming(path):
+            temporary.unlink(missing_ok=True)
+            with temporary.open("xb") as file:  # "x" follows no link that a stranger put there
+                file.write(content.encode() if isinstance(content, str) else content)
+                file.flush()
+                if like is not None:
+                    _take_over(file.fileno(), like)
+                os.fsync(file.fileno())
+        yield temporary
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Has an error name the file that a person knows; that of a write names none."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def read_bounded(path: Path, *, max_bytes: int) -> bytes:

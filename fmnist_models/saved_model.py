@@ -14,11 +14,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fmnist_models.checkpoint import load_weights, save_weights
+from fmnist_models.checkpoint import dump_weights, load_weights
 from fmnist_models.classifier import Classifier
 from fmnist_models.data import CLASS_NAMES, Normalisation
 from fmnist_models.errors import CheckpointError, SavedModelError
-from fmnist_models.files import read_json, write_aside
+from fmnist_models.files import read_json, write_together
 from fmnist_models.flip_averaging import bare_network, for_inference
 from fmnist_models.networks import build_network
 from fmnist_models.training_distance import TrainingDistance
@@ -63,8 +63,8 @@ def save_model(
         OSError: one of them cannot be written.
     """
     references = {} if distance is None else {_REFERENCES: distance.references}
-    save_weights(folder / _WEIGHTS, {**bare_network(model).state_dict(), **references}, metadata=metadata)
-    write_aside(folder / _CONFIG, config.to_json())
+    weights = dump_weights({**bare_network(model).state_dict(), **references}, metadata=metadata)
+    write_together({folder / _WEIGHTS: weights, folder / _CONFIG: config.to_json()})
 
 
 def is_saved_model(folder: Path) -> bool:

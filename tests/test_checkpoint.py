@@ -8,6 +8,10 @@ import io
 import json
 import os
 import pickle
+import random
+import subprocess
+import sys
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +33,7 @@ from fmnist_models.checkpoint import (
     save_weights,
 )
 from fmnist_models.errors import CheckpointError, FileError
-from fmnist_models.files import read_bounded, read_json, write_aside
+from fmnist_models.files import read_bounded, read_json, write_aside, write_together
 
 WEIGHTS = {
     "conv.weight": torch.arange(12.0).reshape(3, 4),
@@ -263,6 +267,58 @@ def test_write_aside_follows_no_link(tmp_path: Path) -> None:
     assert (folder / "file").read_text() == "theirs"
     assert not (folder / "file").is_symlink()
     assert list(folder.iterdir()) == [folder / "file"]
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from fmnist_models.files import write_together
+folder, number = Path(sys.argv[1]), int(sys.argv[2])
+while True:
+    number += 1
+    write_together({folder / name: f"{number:010}" * size for name, size in (("table", 30_000), ("summary", 1))})
+    if number % 3 == 0:
+        print(number, flush=True)
+"""
+
+
+def test_files_of_one_result_are_never_mixed_wherever_their_writer_is_killed(tmp_path: Path) -> None:
+    rng, last, number = random.Random(0), -1, 0
+    for _ in range(8):
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), str(number)], stdout=subprocess.PIPE)
+        assert writer.stdout is not None
+        number = int(writer.stdout.readline())
+        time.sleep(rng.random() / 100)
+        writer.kill()
+        writer.communicate()
+        if (tmp_path / "summary").exists():
+            last = int((tmp_path / "summary").read_text())
+            assert (tmp_path / "table").read_text() == f"{last:010}" * 30_000
+            number = max(number, last)
+    assert last > 0
+
+
+def test_on_a_full_disk_all_files_of_the_result_before_stay(tmp_path: Path) -> None:
+    with tiny_disk(tmp_path / "disk", kibibytes=64) as disk:
+        write_together({disk / "table": "before", disk / "summary": "before"})
+        with pytest.raises(OSError, match="summary") as caught:
+            write_together({disk / "table": "after", disk / "summary": bytes(2**17)})
+        assert caught.value.errno == errno.ENOSPC
+        assert {path.name: path.read_text() for path in disk.iterdir()} == {"table": "before", "summary": "before"}
+
+
+def test_a_result_killed_between_its_files_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by SIGKILL after each of the renames."""
+    before, after = ({tmp_path / name: text for name in ("table", "summary")} for text in ("before", "after"))
+    rename = os.replace
+    for num_renamed in range(2):
+        write_together(before)
+        left = iter([rename] * num_renamed)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", lambda *paths, left=left: next(left)(*paths))
+            with pytest.raises(StopIteration):
+                write_together(after)
+        assert not (tmp_path / "summary").exists()
 
 
 def test_read_bounded_reads_up_to_its_bound(tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ from fmnist_models.data import (
     measure_normalisation,
 )
 from fmnist_models.errors import CheckpointError, printable
-from fmnist_models.figures import save_confusion_matrix
-from fmnist_models.files import write_aside
+from fmnist_models.figures import draw_confusion_matrix
+from fmnist_models.files import write_aside, write_together
 from fmnist_models.flip_averaging import for_inference
 from fmnist_models.folds import FoldedImages
 from fmnist_models.metrics import score
@@ -254,17 +254,21 @@ def evaluate_final(
 def save_evaluation(evaluation: Evaluation, predictions: Predictions, files: EvaluationFiles) -> None:
     """Writes the tables, the picture and, last, the summary."""
     scores, on = evaluation.scores, evaluation.dataset
-    write_aside(files.predictions, format_predictions(predictions, class_names=CLASS_NAMES, dataset=on))
-    write_aside(files.per_class, evaluation.per_class().assign(dataset=on).to_csv(index=False))
     rows = pd.Index(CLASS_NAMES, name=f"true \\ predicted ({on})")
-    write_aside(files.confusion_matrix, pd.DataFrame(scores.confusion, index=rows, columns=CLASS_NAMES).to_csv())
     title = (
         f"{evaluation.experiment}, trial {evaluation.trial} ({evaluation.hyperparameters[MODEL]}): "
         f"{scores.accuracy:.1%} of {scores.num_images:,} {on} test images"
     )
     shown = printable(title).replace("$", r"\$")  # between two of them matplotlib would read formulas
-    save_confusion_matrix(scores.confusion, class_names=CLASS_NAMES, title=shown, path=files.confusion_picture)
-    write_aside(files.summary, json.dumps(evaluation.to_dict(), indent=2) + "\n")
+    write_together(
+        {
+            files.predictions: format_predictions(predictions, class_names=CLASS_NAMES, dataset=on),
+            files.per_class: evaluation.per_class().assign(dataset=on).to_csv(index=False),
+            files.confusion_matrix: pd.DataFrame(scores.confusion, index=rows, columns=CLASS_NAMES).to_csv(),
+            files.confusion_picture: draw_confusion_matrix(scores.confusion, class_names=CLASS_NAMES, title=shown),
+            files.summary: json.dumps(evaluation.to_dict(), indent=2) + "\n",
+        }
+    )
 
 
 def save_best_model(
