@@ -7,6 +7,7 @@ import os
 import pickle
 import resource
 import shutil
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -41,6 +42,10 @@ CONFIG = {
 LOOKING = (
     *(("trials", NAME), ("trials", NAME, "--json"), ("trials", "show", NAME, "0")),
     ("trials", "diff", NAME, "0", "2"),
+)
+READING = (
+    *(("experiments", "compare", NAME, NAME), ("report", NAME, "--output", "page.html"), ("importance", NAME)),
+    *(("export", NAME, "--format", "safetensors"), ("tensorboard", NAME)),
 )
 WORKING = (("evaluate", NAME), ("evaluate", NAME, "--trial", "2"), ("search", "resume", NAME))
 BEST = "trials/00000/best.safetensors"
@@ -358,16 +363,39 @@ def test_a_link_out_of_the_folder_is_refused_and_not_followed(
     assert snapshot(outside) == before
 
 
+def make_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_socket(path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch, socket.socket(socket.AF_UNIX) as server:
+        patch.chdir(path.parent)  # the path of a socket has a limit
+        server.bind(path.name)
+
+
+@pytest.mark.parametrize("make", [make_pipe, make_socket])
 @pytest.mark.parametrize(
     "name", ["config.yaml", "versions.json", ".lock", "search.log", BEST, "trials/00000/epochs.csv"]
 )
-def test_a_pipe_keeps_nobody_waiting(theirs: Experiment, fmnist: Any, name: str) -> None:
+def test_a_pipe_and_a_socket_keep_nobody_waiting(
+    theirs: Experiment, fmnist: Any, name: str, make: Callable[[Path], None]
+) -> None:
     (theirs.path / name).unlink(missing_ok=True)
-    os.mkfifo(theirs.path / name)
-    for command in (*LOOKING, *WORKING):
+    make(theirs.path / name)
+    for command in (*LOOKING, *READING, *WORKING):
         code, said = fmnist(*command)
         assert code == 2
         assert "special file" in said
+    assert fmnist("experiments")[0] == 0
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "versions.json"])
+def test_a_folder_in_the_place_of_a_file_is_refused_in_one_message(theirs: Experiment, fmnist: Any, name: str) -> None:
+    (theirs.path / name).unlink(missing_ok=True)
+    (theirs.path / name).mkdir()
+    for command in (*LOOKING, *READING):
+        fmnist(*command)  # which fails on a traceback, or on a second message
+    assert fmnist("search", "resume", NAME)[0] == 2
     assert fmnist("experiments")[0] == 0
 
 
