@@ -241,8 +241,7 @@ def main() -> None:
     folder = output_folder(arguments.output)
     page = folder / _PAGE
     found = collect(kept, json.loads(page.read_text("utf-8")) if page.exists() else None)
-    write_aside(page, json.dumps(found, indent=2) + "
-")
+    write_aside(page, json.dumps(found, indent=2) + "\n")
     draw(found, folder / "performance.svg")
     print(as_markdown(found["rows"]), end="")
 
