@@ -9,23 +9,22 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fmnist_models.errors import FileError
-from fmnist_models.feature_cache import default_folder, feature_key
+from fmnist_models.errors import FileError, PathError
+from fmnist_models.feature_cache import feature_key
 from fmnist_models.files import read_json, write_aside
+from fmnist_models.paths import cache_folder
 
 _KEY, _SECONDS = "key", "seconds"
-
-
-def precision_folder() -> Path:
-    """The folder that keeps one file for each key."""
-    return default_folder().parent / "precision"
 
 
 def timed_once(key: Mapping[str, Any], measure: Callable[[], dict[str, float]]) -> tuple[dict[str, float], bool]:
     """Precision → seconds a step, measured if no earlier process did so for that ``key`` (values for JSON), and whether
     one did. A file that cannot be read or written costs a measurement, nothing else."""
     text = json.dumps(key, sort_keys=True)
-    path = precision_folder() / f"{feature_key(text, tensors=())}.json"
+    try:
+        path = cache_folder() / "precision" / f"{feature_key(text, tensors=())}.json"
+    except PathError:  # no home folder
+        return measure(), False
     kept = _read(path, key=json.loads(text))
     if kept is not None:
         return kept, True
