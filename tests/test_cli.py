@@ -184,6 +184,7 @@ def test_a_search_without_a_complete_trial_tests_none_and_says_so() -> None:
     assert process.returncode == 1, output
     assert "failed    diverged: epoch " in output
     assert "no trial is complete, so none was tested" in " ".join(output.split())
+    assert "1 trial failed as diverged: epoch " in output
 
 
 @pytest.mark.slow
