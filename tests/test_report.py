@@ -292,7 +292,7 @@ def test_ctrl_c_ends_watching(bare: Experiment) -> None:
 def test_the_command_says_where_the_page_is(bare: Experiment, tmp_path: Path, capsys: Any) -> None:
     for arguments, code, wanted in (
         (["--output", str(tmp_path / "page.html")], 0, "page.html is written (finished, 14 of 14"),
-        (["--output", str(tmp_path / "no" / "such" / "page.html")], 2, "--output names another file"),
+        (["--output", str(tmp_path / "no" / "such" / "page.html")], 2, "make it first"),
     ):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", ["fmnist", "report", str(bare.path), "--data-dir", str(NOWHERE), *arguments])

@@ -248,7 +248,7 @@ def test_csv_and_parquet_hold_the_same_trials(fmnist: Any, made: Experiment, tmp
 def test_an_output_that_is_a_folder_is_refused_in_one_line(fmnist: Any, output: str) -> None:
     code, said = fmnist("trials", "mine", "--format", "csv", "--output", output)
     assert (code, said.count("\n")) == (2, 1)
-    assert "directory" in said
+    assert "it is a folder; valid: a file in it" in said
 
 
 def test_a_chosen_curve_is_a_list_in_parquet_and_numbers_in_csv(fmnist: Any, tmp_path: Path) -> None:
