@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import logging
 import os
 import signal
@@ -14,6 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -500,8 +502,11 @@ def test_a_finished_search_trains_nothing_more(scripted: ScriptedSearch, synthet
 
 
 def test_as_many_trials_at_a_time_as_fit_and_each_trains_for_real(
-    local_cluster: None, synthetic_data: TrainingData, tmp_path: Path
+    local_cluster: None, synthetic_data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Though the clock of Tune's own time budget goes a day forward at each look."""
+    days = SimpleNamespace(time=map(float, itertools.count(86_400, 86_400)).__next__)
+    monkeypatch.setattr("ray.tune.stopper.timeout.time", days)
     prepared = prepare(
         synthetic_data,
         space={
@@ -512,6 +517,7 @@ def test_as_many_trials_at_a_time_as_fit_and_each_trains_for_real(
         max_trials=4,
         max_epochs=2,
         pruner="none",
+        time_budget_s=3600,
     )
     outcome, study = run(new_experiment("real", directory=tmp_path), prepared)
     trials = study.study.trials

@@ -24,6 +24,7 @@ from search.running.preparation import Prepared
 from search.running.progress import Progress
 from search.running.retention import Retention
 from search.running.slots import Slot, Slots
+from search.running.time_budget import TimeBudget
 from search.running.trainable import Trainable
 from search.running.trial import run_trial
 from search.running.tune_bridge import Halt, StudyScheduler, StudySearcher
@@ -88,13 +89,13 @@ def run_trials(
                     num_samples=-1,
                     max_concurrent_trials=slots.count,
                     reuse_actors=True,
-                    time_budget_s=config.time_budget_s,
                     trial_dirname_creator=_trial_dirname,
                 ),
                 run_config=tune.RunConfig(
                     name="tune",
                     storage_path=experiment.ray_location,
                     verbose=0,
+                    stop=TimeBudget(config.time_budget_s),
                     callbacks=[
                         WaitingWatch(slots.slot, progress),
                         *([LeakWatch(slots.slot)] if slots.slot.num_workers > 1 else []),
