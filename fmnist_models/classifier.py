@@ -43,7 +43,7 @@ class Classifier(nn.Module):
     ) -> None:
         super().__init__()
         self.network = network
-        self.temperature = temperature
+        self.temperature = float(temperature)
         self.distance = distance
         self._normalisation = normalisation
         self.eval()

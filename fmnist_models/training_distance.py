@@ -52,7 +52,7 @@ class TrainingDistance(nn.Module):
             raise ValueError(f"threshold must be above 0, but got {threshold}")
         self.references: Tensor
         self.register_buffer("references", references)
-        self.threshold = threshold
+        self.threshold = float(threshold)
 
     def forward(self, images: Tensor) -> Tensor:
         features, references = describe(images), self.references.float()

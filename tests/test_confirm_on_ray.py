@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 from optuna.trial import TrialState
 from scripted_training import BAD, GOOD, LOCAL, LUCKY, search_and_confirm
 
 from cluster.session import local_ray
+from fmnist_models.checkpoint import load_weights
 from fmnist_models.data import TrainingData, load_images
 from fmnist_models.metrics import score
 from fmnist_models.prediction import predict_probabilities
@@ -83,8 +85,11 @@ def test_the_winner_is_trained_on_all_images_and_its_weights_are_the_best_model(
     final = [line for line in confirmed.diary if "images=800" in line]
     assert [line.split(" seed=")[0] for line in final] == [f"lr={BAD} epoch={epoch}" for epoch in (1, 2, 3)]
     part, evaluation = confirmed.experiment.part(FINAL), confirmed.result.evaluation
-    assert part.trial(0).best.read_bytes() == confirmed.experiment.best_weights.read_bytes()
+    weights, best = (load_weights(path) for path in (part.trial(0).best, confirmed.experiment.best_weights))
+    assert all(torch.equal(best[name], weights[name]) for name in weights)
+    assert set(best) - set(weights) == {"training_distance.references"}
     model, config = load_model(confirmed.experiment.best_weights.parent)
+    assert config.distance_threshold is not None
     test = load_images("synthetic", "test", root=Path("unused"), size=200)
     probabilities = predict_probabilities(model, test.images, normalisation=config.normalisation)
     assert evaluation is not None

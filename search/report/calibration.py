@@ -43,8 +43,8 @@ def expected_error(bins: list[Bin]) -> float:
     return sum(one.num_images * abs(one.accuracy - one.confidence) for one in bins) / sum(b.num_images for b in bins)
 
 
-def chart_calibration(predictions: Predictions) -> Chart:
-    """A reliability diagram with the number of images in each bin."""
+def chart_calibration(predictions: Predictions, *, temperature: float | None) -> Chart:
+    """A reliability diagram with the number of images in each bin; ``temperature``: that of the probabilities."""
     bins = bin_predictions(predictions)
     error = expected_error(bins)
     over = sum(one.num_images * (one.confidence - one.accuracy) for one in bins) > 0
@@ -86,5 +86,10 @@ def chart_calibration(predictions: Predictions) -> Chart:
                 for b in bins
             ],
         ),
-        note=f"Confidence: the probability of the predicted class. The error (ECE) is over {_NUM_BINS} equal bins.",
+        note=f"Confidence: the probability of the predicted class. The error (ECE) is over {_NUM_BINS} equal bins. "
+        + (
+            "Probabilities are not calibrated."
+            if temperature is None or temperature == 1
+            else f"Probabilities are calibrated by temperature {temperature:.2f}, fitted on validation images."
+        ),
     )

@@ -159,7 +159,11 @@ class Content:
         if evaluated.predictions is None:
             title = "Calibration and wrong images"
             return [*items, Missing(title=title, reason=evaluated.problem, command=self._evaluate)]
-        return [*items, self._wrong(evaluated), chart_calibration(evaluated.predictions)]
+        return [
+            *items,
+            self._wrong(evaluated),
+            chart_calibration(evaluated.predictions, temperature=evaluated.temperature),
+        ]
 
     def _wrong(self, evaluated: Evaluated) -> Item:
         title, images, predictions = "Wrong with the highest confidence", self._images, evaluated.predictions

@@ -23,7 +23,7 @@ _MAX_IMAGES = 1_000_000
 class Evaluated:
     """Test accuracy (0…1) with its 95 % interval, and ``confusion`` ``(C, C)`` int64, rows: true classes.
 
-    ``predictions``: what the model said of every test image; ``None`` if that is not there or of another evaluation,
+    ``temperature``: of the predictions' probabilities, ``None`` where it was not recorded. ``predictions``: what the model said of every test image; ``None`` if that is not there or of another evaluation,
     and ``problem`` then says what about it.
     """
 
@@ -36,6 +36,7 @@ class Evaluated:
     confusion: npt.NDArray[np.int64]
     predictions: Predictions | None
     problem: str = ""
+    temperature: float | None = None
 
     @property
     def num_images(self) -> int:
@@ -68,6 +69,7 @@ def read_evaluated(files: EvaluationFiles) -> Evaluated | str:
         confusion=confusion,
         predictions=predictions,
         problem=problem,
+        temperature=told.temperature,
     )
 
 
