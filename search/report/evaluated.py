@@ -23,8 +23,8 @@ _MAX_IMAGES = 1_000_000
 class Evaluated:
     """Test accuracy (0…1) with its 95 % interval, and ``confusion`` ``(C, C)`` int64, rows: true classes.
 
-    ``temperature``: of the predictions' probabilities, ``None`` where it was not recorded. ``predictions``: what the model said of every test image; ``None`` if that is not there or of another evaluation,
-    and ``problem`` then says what about it.
+    ``predictions``: what the model said of every test image; ``None`` if that is not there or of another evaluation,
+    and ``problem`` then says what about it. ``temperature``: that of their probabilities, ``None`` if unrecorded.
     """
 
     trial: int
