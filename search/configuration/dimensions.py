@@ -37,6 +37,13 @@ class FloatRange:
     def suggest(self, trial: BaseTrial, name: str) -> float:
         return trial.suggest_float(name, self.low, self.high, log=self.log, step=self.step)
 
+    def as_written(self, value: float) -> float:
+        """The value of the range as a person writes it: 0.3, where 3 * 0.1 is 0.30000000000000004."""
+        if self.step is None:
+            return value
+        low, step = Decimal(str(self.low)), Decimal(str(self.step))
+        return float(low + round((value - self.low) / self.step) * step)
+
     def values(self) -> tuple[float, ...]:
         """The values by which the whole range can be judged: its bounds."""
         return (self.low, self.high)

@@ -8,6 +8,7 @@ from typing import Any
 
 from fmnist_models.networks import NETWORKS
 from search.configuration.dimensions import Choice, Dimension, Fixed, FloatRange, IntRange, Subset
+from search.records.numbers import is_close
 
 _ALWAYS_TRAINED = frozenset(network.stage_names[-1] for network in NETWORKS.values() if network.stage_names)
 _STEP_TOLERANCE = 1e-8  # Optuna's
@@ -45,7 +46,7 @@ def is_same(one: Any, other: Any) -> bool:
     """Whether two values mean the same to a training: 6 * 0.1 and 0.6 do, 1 and 1.0 do, 1 and ``True`` do not."""
     first, second = _number(one), _number(other)
     if first is not None and second is not None:
-        return math.isclose(first, second, rel_tol=1e-9)
+        return is_close(first, second)
     if isinstance(one, (list, tuple)):
         return _stages(one) == _stages(other)
     return type(one) is type(other) and bool(one == other)
@@ -57,7 +58,7 @@ def _inside(dimension: FloatRange | IntRange, number: float) -> float | int | No
     num_steps = 0.0 if dimension.step is None else (inside - dimension.low) / dimension.step
     if not is_same(inside, number) or abs(num_steps - round(num_steps)) >= _STEP_TOLERANCE:
         return None
-    return float(inside) if isinstance(dimension, FloatRange) else round(inside)
+    return dimension.as_written(float(inside)) if isinstance(dimension, FloatRange) else round(inside)
 
 
 def _number(value: Any) -> float | None:

@@ -73,6 +73,11 @@ class Space:
             values["unfreeze"] = trained_stages(network, values["unfreeze"])
         return values
 
+    def as_written(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """A trial's parameters with each number as a person writes it, see ``FloatRange.as_written``."""
+        ranges = {name: d for name, d in self.dimensions.items() if isinstance(d, FloatRange)}
+        return {name: ranges[name].as_written(value) if name in ranges else value for name, value in params.items()}
+
     def decides(self, name: str, kind: type[Hyperparameters]) -> bool:
         """Whether the space, rather than the default, decides this hyperparameter of ``kind``.
 

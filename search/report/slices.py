@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections import defaultdict
 from collections.abc import Sequence
 from itertools import pairwise
 
 from optuna.trial import FrozenTrial, TrialState
 
+from search.records.numbers import is_same_value
 from search.report.items import Chart, Missing, Numbers, thin
 from search.report.material import Material
 from search.report.scale import Scale, scale_of
@@ -25,12 +25,12 @@ _GOLDEN = 0.618034
 
 def varying(material: Material, order: Sequence[str]) -> list[str]:
     """The parameters of which trials had different values, those of ``order`` first."""
-    seen: dict[str, set[str]] = defaultdict(set)
+    first: dict[str, object] = {}
+    found: dict[str, bool] = {}
     for trial, _ in material.with_values(*_SHOWN):
         for name, value in trial.params.items():
-            if len(seen[name]) < 2:
-                seen[name].add(repr(value))
-    names = [name for name, values in seen.items() if len(values) > 1]
+            found[name] = found.get(name, False) or not is_same_value(first.setdefault(name, value), value)
+    names = [name for name, varies in found.items() if varies]
     return [name for name in order if name in names] + [name for name in names if name not in order]
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from search.errors import SelectionError
+from search.records.numbers import is_close
 
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq,
@@ -24,7 +25,8 @@ _MAX_NAMED = 50  # columns in a message
 
 @dataclass(frozen=True)
 class Condition:
-    """What a row's value in ``column`` must be. A row without a value there meets ``!=`` and nothing else."""
+    """What a row's value in ``column`` must be. A row without a value there meets ``!=`` and nothing else. Floats that
+    differ by rounding alone are equal."""
 
     column: str
     operator: str
@@ -42,10 +44,10 @@ class Condition:
         if self.operator in ("=", "!="):
             if isinstance(value, bool) or not isinstance(value, (int, float)) or number is None:
                 return compare(str(value).lower() if isinstance(value, bool) else str(value), self._text(value))
-            return compare(value, number)
+            return compare(_rounded(value, onto=number), number)
         if isinstance(value, (bool, str)):
             raise SelectionError(f"{self}: {self.column} holds {value!r}, no number; valid for it: = and !=")
-        return compare(value, number)
+        return compare(_rounded(value, onto=number), number)
 
     def _text(self, value: Any) -> str:
         return self.value.lower() if isinstance(value, bool) else self.value
@@ -82,6 +84,10 @@ def check_column(name: str, columns: Sequence[str], *, aliases: dict[str, str]) 
         return aliases[name]
     more = f" and {len(columns) - _MAX_NAMED} more" if len(columns) > _MAX_NAMED else ""
     raise SelectionError(f"there is no column {name!r}; valid: {', '.join(columns[:_MAX_NAMED])}{more}")
+
+
+def _rounded(value: float, *, onto: float | None) -> float:
+    return onto if isinstance(value, float) and onto is not None and is_close(value, onto) else value
 
 
 def _as_number(text: str) -> float | None:

@@ -182,6 +182,8 @@ def _sort(rows: Sequence[Row], order: str, columns: Sequence[str], aliases: dict
 def _sort_key(value: Any) -> tuple[int, Any]:
     if isinstance(value, str):
         return 1, value
+    if isinstance(value, float):  # without the digits in which 3 * 0.1 and 0.3 differ
+        return 0, float(f"{value:.12g}")
     return (2, len(value)) if isinstance(value, list) else (0, value)
 
 

@@ -20,6 +20,7 @@ from search.records.confirmation import read_confirmation
 from search.records.epochs_file import parse_epochs
 from search.records.experiment import Experiment, TrialFiles
 from search.records.fold_values import fold_epochs, fold_scores, mean_curve
+from search.records.numbers import is_same_value
 from search.records.record import DEVICE, list_trials
 from search.records.repetition import read_repetition
 from search.records.results import compact_parameters, read_settings
@@ -117,11 +118,7 @@ def _describe_confirmed(
 def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, list[Any]]:
     """The names under which two mappings hold different values, with both; ``None`` where one of them has none."""
     names = dict.fromkeys([*a, *b])
-    return {name: [a.get(name), b.get(name)] for name in names if not _is_same(a.get(name), b.get(name))}
-
-
-def _is_same(a: object, b: object) -> bool:
-    return a == b and isinstance(a, bool) == isinstance(b, bool)
+    return {name: [a.get(name), b.get(name)] for name in names if not is_same_value(a.get(name), b.get(name))}
 
 
 def _read_detail(experiment: Experiment, trial: FrozenTrial, metric: str, dataset: str) -> TrialDetail:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -20,6 +20,7 @@ from search.records.cost import read_seconds
 from search.records.experiment import Experiment
 from search.records.fold_values import FOLD_EPOCHS
 from search.records.journal import one_append
+from search.records.numbers import is_same_value
 from search.records.record import (
     DEVICE,
     DEVICE_SEPARATOR,
@@ -123,7 +124,7 @@ class SearchStudy:
         Returns how many will not be tried until the study is to hold more trials.
         """
         queue = self._read_queue()
-        new = [configuration for configuration in configurations if configuration not in queue]
+        new = [one for one in configurations if not any(_is_same_configuration(one, known) for known in queue)]
         if new:
             self.study.set_user_attr(_QUEUE, queue + new)
             self._queue = queue + new
@@ -340,6 +341,10 @@ class SearchStudy:
         self._suggester.tell(ended)
         self._standings.trial_ended(ended)
         return state
+
+
+def _is_same_configuration(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return one.keys() == other.keys() and all(is_same_value(value, other[name]) for name, value in one.items())
 
 
 def _find_last_trained(

@@ -71,7 +71,8 @@ class Suggester:
             study.enqueue_trial(dict(fixed))
         trial = study.ask()
         self._config.space.suggest(trial)
-        return create_trial(state=TrialState.RUNNING, params=trial.params, distributions=trial.distributions)
+        params = self._config.space.as_written(trial.params)
+        return create_trial(state=TrialState.RUNNING, params=params, distributions=trial.distributions)
 
     def _advance(self, *, to: int) -> None:
         """Shows the ends of the trials that trial ``to`` may see."""
