@@ -1,4 +1,5 @@
-"""Reading YAML that a person wrote: safely, with 1e-4 as a number, and with a key given twice as the mistake it is."""
+"""Read YAML that a person wrote: safely, with 1e-4 as a number. A key given twice is refused, and so is what YAML 1.1
+takes for something else than it looks like: 010, 1:30, yes, 2026-01-01."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import itertools
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
@@ -16,6 +17,22 @@ from search.errors import ConfigError
 
 _MAX_BYTES = 2**20
 _MAX_VALUES = 100_000
+_OCTAL = re.compile(r"[-+]?0[0-7_]+")
+
+
+class _UnclearError(yaml.MarkedYAMLError):
+    """A value that YAML 1.1 takes for something else than it looks like."""
+
+    def __init__(self, node: yaml.ScalarNode, meaning: str, *, instead: str | None = None) -> None:
+        or_text = f"{node.value!r} in quotes for text"
+        write = or_text if instead is None else f"{instead}, or {or_text}"
+        super().__init__(problem=f"{node.value} {meaning}; write {write}", problem_mark=node.start_mark)
+
+    def __str__(self) -> str:
+        mark = self.problem_mark
+        assert mark is not None
+        line = (mark.get_snippet(indent=0) or "").partition("\n")[0]
+        return f"line {mark.line + 1}: {line.strip()}: {self.problem}"
 
 
 class _Loader(yaml.SafeLoader):
@@ -40,10 +57,36 @@ class _Loader(yaml.SafeLoader):
         value = super().construct_yaml_int(node)
         if abs(value) >= 2**64:  # Python does not even print what hexadecimal digits can write
             raise yaml.constructor.ConstructorError(None, None, "a whole number is too large", node.start_mark)
+        if _OCTAL.fullmatch(node.value):
+            decimal = int(node.value.replace("_", ""))
+            instead = str(value) if value == decimal else f"{value} or {decimal}"
+            raise _UnclearError(node, f"is octal in YAML, and means {value}", instead=instead)
+        _check_sixties(node, value)
         return value
 
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        value = super().construct_yaml_float(node)
+        _check_sixties(node, value)
+        return value
 
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+    def construct_yaml_bool(self, node: yaml.ScalarNode) -> bool:
+        value = super().construct_yaml_bool(node)
+        written = str(value).lower()
+        if node.value.lower() != written:
+            raise _UnclearError(node, f"is {written} for some readers of YAML and text for others", instead=written)
+        return value
+
+    def construct_yaml_timestamp(self, node: yaml.ScalarNode) -> NoReturn:
+        raise _UnclearError(node, "is a date in YAML")
+
+
+for _kind_of_value in ("int", "float", "bool", "timestamp"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind_of_value}", getattr(_Loader, f"construct_yaml_{_kind_of_value}"))
+
+
+def _check_sixties(node: yaml.ScalarNode, value: float) -> None:
+    if ":" in node.value:
+        raise _UnclearError(node, f"counts in sixties in YAML, and means {value}", instead=str(value))
 
 
 def _check_size(root: yaml.Node) -> None:
@@ -80,10 +123,12 @@ def parse_yaml(text: str, *, where: str) -> Any:
     """The value that ``text`` holds; ``where`` names it in messages.
 
     Raises:
-        ConfigError: not YAML; says where it stops being so.
+        ConfigError: not YAML, or a value that YAML takes for something else than it looks like; says where.
     """
     try:
         return yaml.load(text, Loader=_Loader)
+    except _UnclearError as error:
+        raise ConfigError(f"{where}, {error}") from error
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         problem = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(f"{where} is not YAML: {problem[:300]}") from error

@@ -546,7 +546,7 @@ def test_a_wrong_setting_is_refused_with_one_message(change: Callable[[Raw], Non
         (b"a: [", "is not YAML: while parsing"),
         (b"name: a\nname: b", "the key 'name' is there twice"),
         (b"? [a]\n: 1", "must map|is not YAML|unknown key|missing"),
-        (b"a: 2026-99-99", "is not YAML: month must be in 1..12"),
+        (b"a: 2026-99-99", "line 1: a: 2026-99-99: 2026-99-99 is a date in YAML"),
         (b"!!python/object/apply:os.system [reboot]", "is not YAML: could not determine a constructor"),
         (b"\xff", "cannot be read: not UTF-8 text"),
         (b"#" * 2**17, "is larger than 64 KiB"),

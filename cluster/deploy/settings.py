@@ -7,7 +7,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
@@ -23,6 +22,7 @@ from cluster.deploy.sections import (
     Storage,
     Workers,
 )
+from cluster.deploy.yaml_file import read_yaml
 from cluster.errors import ClusterError
 
 _MAX_BYTES = 2**16
@@ -104,17 +104,6 @@ class Settings(Section):
             yield "kubernetes.database_secret is missing, which holds the password for storage.study_storage"
 
 
-class _Loader(yaml.SafeLoader):
-    """A key that is there twice is a mistake."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is there twice", node.start_mark)
-        return super().construct_mapping(node, deep=deep)
-
-
 def example_settings() -> str:
     """The text of a settings file with everything in it."""
     return resources.files("cluster.deploy").joinpath("settings.yaml").read_text(encoding="utf-8")
@@ -126,18 +115,7 @@ def read_settings(path: Path) -> Settings:
     Raises:
         ClusterError: no such file, not YAML, or something in it is wrong; says what, where and what would be valid.
     """
-    try:
-        with path.open("rb") as file:
-            text = file.read(_MAX_BYTES + 1)
-        if len(text) > _MAX_BYTES:
-            raise ClusterError(f"{path} is larger than {_MAX_BYTES // 1024} KiB, too large for settings")
-        raw = yaml.load(text.decode(), Loader=_Loader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ClusterError(f"{path} cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from error
-    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        problem = " ".join(str(error).split()) or type(error).__name__
-        raise ClusterError(f"{path} is not YAML: {problem[:300]}") from error
-    return parse_settings(raw, where=str(path))
+    return parse_settings(read_yaml(path, max_bytes=_MAX_BYTES), where=str(path))
 
 
 def parse_settings(raw: Any, *, where: str) -> Settings:
