@@ -235,6 +235,7 @@ def check_what_is_told_of_both(first: str, second: str) -> None:
     rows = fmnist("jobs", "--cluster", TEAM, "--json").json()
     assert [(row["id"], row["state"]) for row in rows[:2]] == [(second, "succeeded"), (first, "stopped")]
     assert rows[0]["config_hash"] == rows[1]["config_hash"]
+    assert (rows[1]["trials"], rows[1]["best_value"]) == (0, None), "what the second one finished is not the first's"
     best = max(trial.value or 0.0 for trial in trials_of("life"))
     assert rows[0]["best_value"] == best
     assert f"{best:.4f}" in fmnist("jobs", "--cluster", TEAM).out.splitlines()[1]

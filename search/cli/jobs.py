@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -12,13 +11,8 @@ from search.cli.options import AsJson, ConfigFile, Enqueue, Overrides, Preset
 from search.cli.show import print_json, say
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rich.table import Table
-
     from cluster.jobs import Job, Jobs
     from search.cli.submitting import JobRequest
-    from search.records.inventory import Summary
 
 _STOPPED = 143  # as a search ends that SIGTERM ended
 
@@ -106,13 +100,14 @@ def jobs(context: typer.Context, cluster: Cluster = None, address: Address = Non
         return
     from rich.console import Console
 
+    from search.cli.job_list import as_row, as_table
     from search.cli.submitting import is_search
 
     found = [job for job in _find_jobs(cluster, address).list() if is_search(job.metadata)]
     if as_json:
-        print_json([_as_row(job) for job in found])
+        print_json([as_row(job) for job in found])
     elif found:
-        Console().print(_table(found))
+        Console().print(as_table(found))
     else:
         typer.echo("the cluster has no job; `fmnist submit` makes one")
 
@@ -136,9 +131,11 @@ def jobs_stop(job_id: JobId, cluster: Cluster = None, address: Address = None) -
 @jobs_app.command("wait")
 def jobs_wait(job_id: JobId, cluster: Cluster = None, address: Address = None, as_json: AsJson = False) -> None:
     """Wait until a job has ended, and end as it did."""
+    from search.cli.job_list import as_row
+
     job = _find_jobs(cluster, address).wait(job_id)
     if as_json:
-        print_json(_as_row(job))
+        print_json(as_row(job))
     _exit_as(job)
 
 
@@ -219,86 +216,3 @@ def _exit_as(job: Job) -> NoReturn:
         typer.echo(f"{job.id} failed: {job.message}", err=True)
         raise typer.Exit(job.exit_code or 1)
     raise typer.Exit(0)
-
-
-def _as_row(job: Job) -> dict[str, Any]:
-    summary = _summarise(job)
-    progress = summary and summary.progress
-    return {
-        "id": job.id,
-        "experiment": job.metadata["experiment"],
-        "experiments_dir": job.metadata.get("experiments_dir"),
-        "state": job.state,
-        "user": job.metadata.get("user"),
-        "config_hash": job.metadata.get("config_hash"),
-        "trials": progress and progress.num_ended,
-        "max_trials": progress and progress.max_trials,
-        "metric": progress and progress.metric,
-        "best_value": progress and progress.best_value,
-        "started": job.started and job.started.isoformat(timespec="seconds"),
-        "ended": job.ended and job.ended.isoformat(timespec="seconds"),
-        "exit_code": job.exit_code,
-    }
-
-
-def _summarise(job: Job) -> Summary | None:
-    """How far the job's experiment is, if its files can be read from here; fetches from no store but one's own, as
-    somebody else may have submitted the job."""
-    from fmnist_models.errors import UserError
-    from search.records.experiment import EXPERIMENTS_DIR_VARIABLE, check_name, experiments_dir, locate_experiment
-    from search.records.inventory import summarise
-    from search.records.store import is_address
-
-    told = job.metadata.get("experiments_dir")
-    if not told or (is_address(told) and told != os.environ.get(EXPERIMENTS_DIR_VARIABLE)):
-        return None
-    try:
-        directory = experiments_dir(told)
-        experiment = locate_experiment(check_name(job.metadata["experiment"]), directory=directory)
-        experiment.fetch()
-    except UserError:
-        return None
-    return summarise(experiment) if experiment.exists() else None
-
-
-def _table(jobs: Sequence[Job]) -> Table:
-    from rich.table import Table
-
-    from search.review.display import as_text
-
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("id", overflow="fold")
-    for name in ("experiment", "user"):
-        table.add_column(name)
-    table.add_column("state", no_wrap=True)
-    table.add_column("trials", justify="right", no_wrap=True)
-    table.add_column("best", no_wrap=True)
-    table.add_column("age", justify="right", no_wrap=True)
-    styles = {"running": "green", "failed": "red", "stopped": "yellow", "pending": "dim"}
-    for job in jobs:
-        summary = _summarise(job)
-        progress = summary.progress if summary else None
-        best = progress.best_value if progress else None
-        table.add_row(
-            as_text(job.id),
-            as_text(job.metadata["experiment"]),
-            as_text(job.metadata.get("user", "")),
-            job.state,
-            f"{progress.num_ended}/{progress.max_trials}" if progress else "",
-            f"{best:.4f}" if best is not None else "",
-            _age(job),
-            style=styles.get(job.state, ""),
-        )
-    return table
-
-
-def _age(job: Job) -> str:
-    """Since it was started, in the two largest units."""
-    if job.started is None:
-        return ""
-    minutes, seconds = divmod(int((datetime.now().astimezone() - job.started).total_seconds()), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    units = [(days, "d"), (hours, "h"), (minutes, "min"), (max(0, seconds), "s")]
-    first = next((index for index, (amount, _) in enumerate(units) if amount), len(units) - 1)
-    return " ".join(f"{amount} {unit}" for amount, unit in units[first : first + 2])

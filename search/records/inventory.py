@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import fcntl
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
+
+from optuna.trial import FrozenTrial, TrialState
 
 from fmnist_models.errors import UserError
 from search.errors import DatabaseError, ExperimentError
@@ -91,14 +95,17 @@ def list_experiments(directory: Path | Store) -> list[Experiment]:
     return [experiment for experiment in experiments if experiment.exists() or os.path.isfile(experiment.config)]
 
 
-def summarise(experiment: Experiment) -> Summary:
-    """What the experiment's files say of it; makes and changes none."""
+def summarise(experiment: Experiment, *, until: datetime | None = None) -> Summary:
+    """What the experiment's files say of it; makes and changes none.
+
+    ``until``: a moment, with its time zone; ``progress`` is as it was then, and ``None`` if no trial had begun.
+    """
     size_bytes, changed, holder, progress, message, reachable = 0, None, None, None, None, True
     try:
         size_bytes, changed = _measure(experiment)
         experiment.check_files()
         holder = find_holder(experiment)
-        progress = _read_progress(experiment)
+        progress = _read_progress(experiment, until)
     except DatabaseError as error:
         message, reachable = str(error), False
     except Exception as error:  # whatever a stranger's files make a reader stumble over, the others are still listed
@@ -152,9 +159,13 @@ def measure_folder(path: Path) -> tuple[int, datetime]:
     return size_bytes, datetime.fromtimestamp(changed_s).astimezone()
 
 
-def _read_progress(experiment: Experiment) -> Progress:
+def _read_progress(experiment: Experiment, until: datetime | None) -> Progress | None:
     settings = read_settings(experiment)
     trials = list_trials(experiment)
+    if until is not None:
+        trials = _as_of(trials, until)
+        if not trials:
+            return None
     best = best_trial(trials, settings["metric"])
     num_ended = sum(trial.state.is_finished() for trial in trials)
     return Progress(
@@ -166,6 +177,20 @@ def _read_progress(experiment: Experiment) -> Progress:
         best_value=None if best is None else best.value,
         is_settled=is_settled(experiment, settings, trials),
     )
+
+
+def _as_of(trials: Sequence[FrozenTrial], moment: datetime) -> list[FrozenTrial]:
+    """The trials that had begun by then; one that ended later is running."""
+    begun = [t for t in trials if t.datetime_start is not None and t.datetime_start.astimezone() <= moment]
+    return [
+        t if t.datetime_complete is None or t.datetime_complete.astimezone() <= moment else _running(t) for t in begun
+    ]
+
+
+def _running(trial: FrozenTrial) -> FrozenTrial:
+    again = copy.copy(trial)
+    again.state, again.values, again.datetime_complete = TrialState.RUNNING, None, None
+    return again
 
 
 def _judge(holder: str | None, progress: Progress | None, *, reachable: bool) -> State:
