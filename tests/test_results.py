@@ -93,10 +93,10 @@ def test_trials_stand_best_first_then_pruned_running_and_failed(tmp_path: Path, 
 def test_the_table_of_trials_has_a_column_for_each_parameter_between_the_fixed_ones(tmp_path: Path) -> None:
     experiment = make_experiment(tmp_path / "x")
     table = read_trials(experiment)
-    fixed = ["trial", "state", "value", "best_epoch", "epochs", "duration_s"]
+    fixed = ["trial", "state", "value", "best_epoch", "last_value", "last_epoch", "epochs", "duration_s"]
     columns = list(table.columns)
-    assert (columns[:6], columns[-3:]) == (fixed, ["reason", "message", "dataset"])
-    assert set(columns[6:-3]) == {"lr", "unfreeze"}
+    assert (columns[:8], columns[-3:]) == (fixed, ["reason", "message", "dataset"])
+    assert set(columns[8:-3]) == {"lr", "unfreeze"}
     drawn = {t.number: t for t in SearchStudy.open(experiment, make_config()).study.get_trials()}
     for row in table.to_dict("records"):
         hyperparameters = make_config().space.suggest(drawn[row["trial"]])

@@ -20,15 +20,16 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from made_experiment import FAILED, make_experiment
 
+from search import load_experiment
 from search.cli import main
 from search.configuration.config import parse_config
 from search.errors import SelectionError
 from search.records.epochs_file import format_epochs
 from search.records.experiment import Experiment
 from search.records.numbers import is_close
-from search.records.results import read_trials
+from search.records.results import COLUMNS, read_trials
 from search.review.condition import Condition, parse_condition
-from search.review.listing import FIXED_COLUMNS, Question, read_listing
+from search.review.listing import Question, read_listing
 from search.review.listing_formats import format_table, notes, title
 from search.review.text_curve import plot, sparkline
 from search.review.text_table import text_table
@@ -229,13 +230,14 @@ def test_the_failed_trials_reason_and_message_are_shown(fmnist: Any) -> None:
 # Formats
 
 
-def test_json_is_what_it_always_was_and_the_last_epoch(fmnist: Any, made: Experiment) -> None:
+def test_json_holds_what_a_data_frame_does(fmnist: Any, made: Experiment) -> None:
     code, said = fmnist("trials", "mine", "--json")
     value = json.loads(said)
     assert list(value) == ["experiment", "dataset", "metric", "fingerprint", "trials"]
     before = read_trials(made)
     assert [row["trial"] for row in value["trials"]] == list(before["trial"])
-    assert set(value["trials"][0]) == {*before.columns, "last_epoch", "last_value"}
+    assert list(value["trials"][0]) == list(before.columns)
+    assert {"last_epoch", "last_value"} < set(before.columns)
     assert fmnist("trials", "mine", "--format", "json") == (code, said)
 
 
@@ -252,6 +254,22 @@ def test_csv_and_parquet_hold_the_same_trials(fmnist: Any, made: Experiment, tmp
         assert list(text) == list(stored)
         assert {name: ours.get(name) for name in stored} == stored
         assert {name: "" if ours.get(name) is None else str(ours[name]) for name in text} == text
+
+
+def test_one_set_of_columns_and_values_everywhere(fmnist: Any, tmp_path: Path) -> None:
+    """As `--format csv`, as JSON, in Python, and as a search writes them into `trials.csv`."""
+    space = {"model": {"choice": ["lenet5", "resnet18"]}, "input_size": {"choice": [28, 227]}}
+    config = parse_config(CONFIG | {"space": space, "max_trials": 8}, where="test")
+    experiment = make_experiment(tmp_path / "x", config, [[0.5, 0.25], *[[0.5, 0.5, 0.75, 0.625]] * 6])
+    csv_text = fmnist("trials", str(experiment.path), "--format", "csv")[1]
+    table = load_experiment(experiment.path).trials
+    assert table.to_csv(index=False) == csv_text
+    rows = json.loads(fmnist("trials", str(experiment.path), "--json")[1])["trials"]
+    assert list(rows[0]) == list(table.columns) == next(csv.reader(io.StringIO(csv_text)))
+    assert [(row["last_value"], row["last_epoch"]) for row in rows if row["trial"] == 0] == [(0.25, 2)]
+    sizes = {row["input_size"] for row in csv.DictReader(io.StringIO(csv_text))}
+    assert "" in sizes
+    assert sizes <= {"", "28", "227"}, "a whole number stays one where other trials have none"
 
 
 @pytest.mark.parametrize("output", [".", "/", ""])
@@ -382,7 +400,5 @@ def test_an_experiment_that_is_called_like_a_command_is_found_by_its_path(
 def test_options_may_come_first_and_the_help_is_that_of_the_list(fmnist: Any) -> None:
     assert numbers(fmnist("trials", "--top", "1", "mine")[1]) == [3]
     said = fmnist("trials", "--help")[1]
-    assert [
-        word for word in ["--where", "--sort", "trials show", "trials diff", *FIXED_COLUMNS] if word not in said
-    ] == []
+    assert [word for word in ["--where", "--sort", "trials show", "trials diff", *COLUMNS] if word not in said] == []
     assert fmnist("trials")[0] == 2

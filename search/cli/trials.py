@@ -69,9 +69,13 @@ def trials_list(
     Tables and Markdown show complete trials and count the others; CSV, JSON
     and Parquet hold all. `--state` and `--all` say otherwise.
 
-    Columns: trial, state, value (of the best epoch), best_epoch, last_value,
-    last_epoch, epochs, duration_s, curve, folds (complete, where trials have
-    some), every parameter, reason, message, dataset.
+    Columns: trial, state, value (of best_epoch, in the search's metric),
+    best_epoch, last_value (of last_epoch), last_epoch, epochs (trained),
+    duration_s (without pauses), curve (the value of each epoch; only with
+    --columns), folds (complete, where trials have some), every parameter
+    (unfreeze names the stages), reason and message (of a failure), dataset.
+    CSV, JSON, Parquet, trials.csv and Python's load_experiment(...).trials
+    have the same columns.
 
     `fmnist trials show EXPERIMENT N` shows one trial and `fmnist trials diff
     EXPERIMENT A B` compares two. An experiment that is called show or diff is

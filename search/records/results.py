@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial
 from fmnist_models.epoch import DIRECTIONS
 from search.errors import ExperimentError
 from search.records.experiment import Experiment
-from search.records.fold_values import FOLDS, complete_folds
+from search.records.fold_values import FOLDS, complete_folds, fold_epochs
 from search.records.record import MESSAGE, REASON, STATE_NAMES, best_epoch, best_value, list_trials
 from search.records.spans import worked_s
 from search.records.tracking import Target, parse_tracking_uri
@@ -22,12 +22,17 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 _UNFREEZE = "unfreeze"
-_FIRST_COLUMNS = ("trial", "state", "value", "best_epoch", "epochs", "duration_s")
+CURVE = "curve"
+"""The value of each epoch; a column of listings alone, and shown where it is asked for or a trial runs."""
+_FIRST_COLUMNS = ("trial", "state", "value", "best_epoch", "last_value", "last_epoch", "epochs", "duration_s")
 _LAST_COLUMNS = ("reason", "message", "dataset")
 _ORDER = {state: rank for rank, state in enumerate(("complete", "pruned", "running", "waiting", "failed"))}
 _SETTINGS = {"metric": str, "dataset": str, "max_trials": int, "space": dict}
-COLUMNS = (*_FIRST_COLUMNS, FOLDS, *_LAST_COLUMNS)
-"""The columns of every table of trials, ``folds`` only where they have some; the others are parameters."""
+COLUMNS = (*_FIRST_COLUMNS, CURVE, FOLDS, *_LAST_COLUMNS)
+"""The columns of every table of trials, ``folds`` only where they have some; the others are parameters. What each holds
+says the help of ``fmnist trials``."""
+_WHOLE = ("best_epoch", "last_epoch", FOLDS)
+_INT64 = range(-(2**63), 2**63)
 
 
 def read_settings(experiment: Experiment) -> dict[str, Any]:
@@ -63,9 +68,7 @@ def read_target(experiment: Experiment) -> Target | None:
 def read_trials(experiment: Experiment) -> pd.DataFrame:
     """One row a trial, best first, running and failed ones last.
 
-    Columns: ``trial``, ``state``, ``value`` (of the best epoch, in the search's metric), ``best_epoch``, ``epochs``,
-    ``duration_s``, ``folds`` (how many are complete) if trials have some, one column a parameter (``unfreeze`` lists
-    the unfrozen stages), ``reason`` and ``message`` of a failure, and the ``dataset`` on which all of it was measured.
+    The columns are those of `fmnist trials`, without ``curve``; its help says what each holds.
 
     Raises:
         ConfigError: the configuration is missing or not YAML.
@@ -73,15 +76,27 @@ def read_trials(experiment: Experiment) -> pd.DataFrame:
     """
     import pandas as pd  # takes longer than all the rest, and not every reader needs a data frame
 
-    settings = read_settings(experiment)
+    settings, trials = read_settings(experiment), list_trials(experiment)
     metric = settings["metric"]
-    rows = best_first(
-        [trial_row(t, metric=metric, dataset=settings["dataset"]) for t in list_trials(experiment)], metric
-    )
-    names = dict.fromkeys(name for row in rows for name in row if name not in COLUMNS)
-    folds = [FOLDS] if any(row[FOLDS] is not None for row in rows) else []
-    table = pd.DataFrame(rows, columns=[*_FIRST_COLUMNS, *folds, *names, *_LAST_COLUMNS])
-    return table.astype(dict.fromkeys(("best_epoch", *folds), "Int64"))
+    columns = [name for name in list_columns(trials) if name != CURVE]
+    rows = [trial_row(trial, metric=metric, dataset=settings["dataset"]) for trial in trials]
+    table = pd.DataFrame(best_first(rows, metric), columns=columns)
+    whole = [name for name in columns if name in _WHOLE or _is_whole([row.get(name) for row in rows])]
+    return table.astype(dict.fromkeys(whole, "Int64"))
+
+
+def list_columns(trials: Sequence[FrozenTrial]) -> list[str]:
+    """The columns of a table of these trials, in their order: ``COLUMNS`` and all parameters."""
+    drawn = dict.fromkeys(tuple(trial.params) for trial in trials)  # few, however many trials there are
+    names = dict.fromkeys(name for params in drawn for name in compact_parameters(dict.fromkeys(params)))
+    folds = [FOLDS] if any(fold_epochs(trial) is not None for trial in trials) else []
+    return [*_FIRST_COLUMNS, CURVE, *folds, *(name for name in names if name not in COLUMNS), *_LAST_COLUMNS]
+
+
+def _is_whole(values: Sequence[Any]) -> bool:
+    """Whether some rows have whole numbers and the others nothing, which pandas would make fractions."""
+    there = [value for value in values if value is not None]
+    return 0 < len(there) < len(values) and all(type(value) is int and value in _INT64 for value in there)
 
 
 def best_first(rows: Sequence[Row], metric: str) -> list[Row]:
@@ -117,13 +132,16 @@ def format_value(value: object) -> str:
 
 
 def trial_row(trial: FrozenTrial, *, metric: str, dataset: str) -> Row:
-    """The trial as plain values: ``COLUMNS`` and its parameters."""
+    """The trial as plain values: ``COLUMNS`` without ``curve``, and its parameters."""
+    last = max(trial.intermediate_values, default=None)
     return {
         **compact_parameters(trial.params),  # first, so that one of a strange name stands in for no other column
         "trial": trial.number,
         "state": STATE_NAMES[trial.state],
         "value": best_value(trial, metric),
         "best_epoch": best_epoch(trial, metric),
+        "last_value": None if last is None else trial.intermediate_values[last],
+        "last_epoch": last,
         "epochs": len(trial.intermediate_values),
         "duration_s": worked_s(trial),
         FOLDS: complete_folds(trial),

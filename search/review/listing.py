@@ -12,19 +12,11 @@ from optuna.trial import FrozenTrial
 from fmnist_models.epoch import DIRECTIONS
 from search.errors import SelectionError
 from search.records.experiment import Experiment
-from search.records.fold_values import FOLDS, fold_epochs, read_folds
+from search.records.fold_values import read_folds
 from search.records.record import STATE_NAMES, list_trials
-from search.records.results import Row, best_first, compact_parameters, read_settings, trial_row
+from search.records.results import CURVE, Row, best_first, list_columns, read_settings, trial_row
 from search.review.condition import Condition, check_column, parse_condition
 
-CURVE = "curve"
-_FIRST_COLUMNS = (
-    *("trial", "state", "value", "best_epoch", "last_value", "last_epoch", "epochs", "duration_s"),
-    CURVE,
-)
-_LAST_COLUMNS = ("reason", "message", "dataset")
-FIXED_COLUMNS = (*_FIRST_COLUMNS, FOLDS, *_LAST_COLUMNS)
-"""The columns of every listing, ``folds`` only where trials have some; the others are parameters."""
 _STATES = tuple(name for name in STATE_NAMES.values() if name != "waiting")
 _DIRECTIONS = ("asc", "desc")
 _MAX_EPOCHS = 2**31
@@ -97,7 +89,7 @@ def read_listing(experiment: Experiment, question: Question) -> Listing:
     settings = read_settings(experiment)
     metric, dataset = settings["metric"], settings["dataset"]
     trials = list_trials(experiment)
-    columns = _columns(trials)
+    columns = list_columns(trials)
     aliases = {metric: "value", "epoch": "best_epoch", "last": "last_value", "seconds": "duration_s"}
     conditions = [parse_condition(text, columns, aliases=aliases) for text in question.where]
     wanted = question.states or STATE_NAMES.values()
@@ -129,14 +121,9 @@ def read_listing(experiment: Experiment, question: Question) -> Listing:
 
 
 def listing_row(trial: FrozenTrial, *, metric: str, dataset: str) -> Row:
-    """The trial as plain values: ``FIXED_COLUMNS``, ``curve`` among them as a list by epoch, and its parameters."""
-    row = trial_row(trial, metric=metric, dataset=dataset)
+    """The trial as plain values: ``COLUMNS``, ``curve`` among them as a list by epoch, and its parameters."""
     values = trial.intermediate_values
-    epochs = sorted(values)
-    row[CURVE] = [values[epoch] for epoch in epochs]
-    row["last_epoch"] = epochs[-1] if epochs else None
-    row["last_value"] = values[epochs[-1]] if epochs else None
-    return row
+    return trial_row(trial, metric=metric, dataset=dataset) | {CURVE: [values[epoch] for epoch in sorted(values)]}
 
 
 def _check_states(states: Sequence[str] | None) -> None:
@@ -147,13 +134,6 @@ def _check_states(states: Sequence[str] | None) -> None:
 
 def _state(trial: FrozenTrial) -> str:
     return STATE_NAMES[trial.state]
-
-
-def _columns(trials: Sequence[FrozenTrial]) -> list[str]:
-    drawn = dict.fromkeys(tuple(trial.params) for trial in trials)  # few, however many trials there are
-    names = dict.fromkeys(name for params in drawn for name in compact_parameters(dict.fromkeys(params)))
-    folds = [FOLDS] if any(fold_epochs(trial) is not None for trial in trials) else []
-    return [*_FIRST_COLUMNS, *folds, *(name for name in names if name not in FIXED_COLUMNS), *_LAST_COLUMNS]
 
 
 def _hold(conditions: Sequence[Condition], row: Row) -> bool:

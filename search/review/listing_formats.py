@@ -15,8 +15,8 @@ from fmnist_models.errors import printable
 from search.records.csv_text import csv_text
 from search.records.fingerprint import fingerprint
 from search.records.fold_values import FOLDS
-from search.records.results import Row, format_value
-from search.review.listing import CURVE, FIXED_COLUMNS, Listing
+from search.records.results import COLUMNS, CURVE, Row, format_value
+from search.review.listing import Listing
 from search.review.text_curve import sparkline
 from search.review.text_table import text_table
 
@@ -132,7 +132,7 @@ def _cells(listing: Listing, *, ascii_only: bool) -> tuple[list[str], list[list[
         "duration_s": "seconds",
         **({CURVE: CURVE} if "running" in states else {}),
     }
-    parameters = [name for name in listing.columns if name not in FIXED_COLUMNS]
+    parameters = [name for name in listing.columns if name not in COLUMNS]
     rows = [
         [*(_as_cell(name, row.get(name), ascii_only) for name in shown), _describe(row, parameters)]
         for row in listing.rows

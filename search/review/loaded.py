@@ -56,7 +56,7 @@ class LoadedExperiment:
 
     @property
     def trials(self) -> pd.DataFrame:
-        """One row a trial, best first; see ``search.records.results.read_trials``."""
+        """One row per trial, best first, with the columns that the help of ``fmnist trials`` describes."""
         return read_trials(self._fetched())
 
     @property

@@ -23,9 +23,9 @@ from search.records.fold_values import fold_epochs, fold_scores, mean_curve
 from search.records.numbers import is_same_value
 from search.records.record import DEVICE, list_trials
 from search.records.repetition import read_repetition
-from search.records.results import compact_parameters, read_settings
+from search.records.results import CURVE, compact_parameters, read_settings
 from search.review.confirmation_text import describe_confirmed
-from search.review.listing import CURVE, listing_row
+from search.review.listing import listing_row
 
 _MAX_EPOCHS_BYTES = 2**22
 _LOG_BYTES, _LOG_LINES = 2**13, 30
