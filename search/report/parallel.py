@@ -11,9 +11,11 @@ from search.report.items import Chart, Missing, Numbers, joined, thin
 from search.report.material import Material
 from search.report.scale import Scale, scale_of
 from search.report.wording import count, label, number, parameters, text
+from search.review.asked import describe_asked
 
 _MAX_LINES = 120
 _MAX_AXES = 9
+_MAX_CONDITIONS = 400  # characters
 _NOT_ASKED = -0.14
 _TITLE = "Parallel coordinates"
 _GROUPS = (("best tenth", "--c1", "solid", 3), ("upper half", "--c2", "dash", 1.5), ("lower half", "--c3", "dot", 1))
@@ -92,7 +94,7 @@ def chart_parallel(material: Material, order: Sequence[str]) -> Chart | Missing:
         ),
         note=joined(
             (
-                "Not asked: the trial's network does not have this parameter." if any(a.has_gaps for a in axes) else "",
+                _explain_gaps([n for n, axis in zip(names, axes, strict=True) if axis.has_gaps], material),
                 f"{len(axes)} of {len(order)} parameters, the most important ones if that is known."
                 if len(order) > len(axes)
                 else "",
@@ -102,6 +104,14 @@ def chart_parallel(material: Material, order: Sequence[str]) -> Chart | Missing:
             )
         ),
     )
+
+
+def _explain_gaps(names: Sequence[str], material: Material) -> str:
+    """By which conditions trials were not asked for these parameters."""
+    if not names:
+        return ""
+    told = describe_asked(names, material.settings["space"])
+    return f"Not asked: {text(told, limit=_MAX_CONDITIONS) if told else 'the trial does not have this parameter'}."
 
 
 class _Axis:
