@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+from made_experiment import make_experiment
 from reported import Page, add_trials, make_reported, options, read_page
 
 from fmnist_models.data import CLASS_NAMES
 from fmnist_models.metrics import wilson_interval
 from search.cli import main
+from search.configuration.config import parse_config
 from search.records.experiment import Experiment
 from search.records.inventory import State
 from search.records.lock import lock_experiment
@@ -34,6 +36,7 @@ from search.report.images import load_searched_images
 from search.report.importances import chart_importances, ranked, read_importances
 from search.report.items import Chart
 from search.report.material import read_material
+from search.report.parallel import chart_parallel
 from search.report.trials import tabulate_trials
 from search.review.importance import measure_importances
 
@@ -373,9 +376,35 @@ def test_the_importances_are_those_that_the_terminal_shows(experiment: Experimen
         go.Figure(*json.loads(re.sub(r'"--[a-z0-9]+"', '"#123456"', json.dumps([chart.traces, chart.layout]))))
 
 
+def test_what_was_not_asked_for_is_said_with_its_condition(tmp_path: Path) -> None:
+    space = {
+        "model": {"choice": ["customnet", "resnet18"]},
+        "optimizer": {"choice": ["adamw", "sgd"]},
+        "momentum": {"float": [0.5, 0.9]},
+        "lr": {"float": [1e-4, 1e-1], "log": True},
+    }
+    config = parse_config({"dataset": "synthetic", "space": space, "max_epochs": 1, "max_trials": 12}, where="test")
+    experiment = make_experiment(tmp_path / "x", config, [[number / 12] for number in range(12)])
+    chart = chart_parallel(read_material(experiment), ["lr", "momentum", "optimizer"])
+    assert isinstance(chart, Chart)
+    assert chart.note == "Not asked: momentum only with optimizer=sgd."
+    write_report(experiment)
+    assert "Not asked: momentum only with optimizer=sgd." in read_page(experiment.report).text
+    stages = {"model": space["model"], "unfreeze": {"subset": ["layer4"]}, "lr": space["lr"]}
+    config = parse_config({"dataset": "synthetic", "space": stages, "max_epochs": 1, "max_trials": 12}, where="test")
+    chart = chart_parallel(
+        read_material(make_experiment(tmp_path / "y", config, [[number / 12] for number in range(12)])),
+        ["lr", "unfreeze.layer4"],
+    )
+    assert isinstance(chart, Chart)
+    assert chart.note == "Not asked: unfreeze.layer4 only with model=resnet18."
+
+
 def test_importances_that_cannot_be_told_cost_their_chart_only(bare: Experiment) -> None:
     bare.journal.write_text("\n".join(bare.journal.read_text().splitlines()[:1]) + "\n")
-    add_trials(bare, [{"value": number / 10, "intermediate_values": {"1": number / 10}} for number in range(9)])
+    kinds = {"model": options("x", "y")}
+    few = [{"value": n / 10, "intermediate_values": {"1": n / 10}, "params": {"model": n % 2}} for n in range(9)]
+    add_trials(bare, [one | {"distributions": kinds} for one in few])
     page = write(bare)
     assert "importances need 10 or more" in page.text
     assert "history" in page.data["charts"]

@@ -50,7 +50,7 @@ def evaluate(
 def importance(
     experiment: ExperimentReference, experiments_dir: ExperimentsDir = None, as_json: AsJson = False
 ) -> None:
-    """Show which hyperparameters mattered (fANOVA); no cluster needed."""
+    """Show which hyperparameters mattered (fANOVA) and which are not told apart from noise; no cluster needed."""
     from rich.console import Console
 
     from search.review.importance import measure_importances

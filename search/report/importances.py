@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from search.errors import ExperimentError
 from search.report.items import Chart, Missing, Numbers, joined
 from search.report.material import Material
 from search.report.wording import count, label, text
-from search.review.importance import Importance, Importances, importances_among
+from search.review.fanova import Share
+from search.review.importance import BY_LUCK, NOISE, Importance, Importances, importances_among
 
 _MAX_GROUPS = 6
 _MAX_PARAMETERS = 30  # of a group
-_FEW = 30
 _TITLE = "Importances"
 
 
@@ -20,7 +20,11 @@ def read_importances(material: Material) -> Importances | str:
     """Those that ``fmnist importance`` shows, or why there are none."""
     try:
         return importances_among(
-            material.trials, experiment=material.experiment.name, dataset=material.dataset, metric=material.metric
+            material.trials,
+            experiment=material.experiment.name,
+            dataset=material.dataset,
+            metric=material.metric,
+            space=material.settings["space"],
         )
     except ExperimentError as error:
         return str(error)
@@ -30,14 +34,14 @@ def chart_importances(found: Importances | str) -> list[Chart | Missing]:
     """A bar chart for each group of trials that share parameters."""
     if isinstance(found, str):
         return [Missing(title=_TITLE, reason=found)]
+    if not found.parameters:
+        return [Missing(title=_TITLE, reason=_cannot_vary(found) or "No parameter was drawn.")]
     groups: dict[tuple[str | None, int], list[Importance]] = {}
     for one in found.parameters:
         groups.setdefault((one.where, one.num_trials), []).append(one)
-    if not groups:
-        return [Missing(title=_TITLE, reason="No parameter was drawn.")]
     items: list[Chart | Missing] = []
     for position, members in enumerate(list(groups.values())[:_MAX_GROUPS]):
-        told = [(one, one.share) for one in members if one.share is not None][:_MAX_PARAMETERS]
+        told = {one.name: one.measured for one in members[:_MAX_PARAMETERS] if one.measured is not None}
         if told:
             items.append(_chart(found, members, told, position))
         else:
@@ -57,6 +61,16 @@ def _title(one: Importance) -> str:
     return f"{_TITLE}: {'all complete trials' if one.where is None else text(one.where)}"
 
 
+def _cannot_vary(found: Importances) -> str:
+    shown = [text(name, limit=40) for name in found.cannot_vary[:_MAX_PARAMETERS]]
+    return f"No importance, as the space gives them one value: {', '.join(shown)}." if shown else ""
+
+
+def _noise(members: Sequence[Importance]) -> str:
+    names = [text(one.name, limit=40) for one in members if one.is_noise][:_MAX_PARAMETERS]
+    return f"Not told apart from noise: {', '.join(names)}." if names else ""
+
+
 def _untold(members: Sequence[Importance]) -> str:
     untold = [f"{text(one.name, limit=40)} ({one.reason})" for one in members if one.share is None]
     if len(untold) > _MAX_PARAMETERS:
@@ -64,58 +78,85 @@ def _untold(members: Sequence[Importance]) -> str:
     return f"Not told: {', '.join(untold)}." if untold else ""
 
 
-def _chart(
-    found: Importances, members: Sequence[Importance], told: Sequence[tuple[Importance, float]], position: int
-) -> Chart:
-    shares = {one.name: share for one, share in told}
+def _describe(name: str, share: Share) -> str:
+    noise = f", {NOISE}" if share.is_noise else ""
+    return f"{text(name)} {share.share:.0%} ({share.low:.0%} to {share.high:.0%}{noise})"
+
+
+def _chart(found: Importances, members: Sequence[Importance], told: Mapping[str, Share], position: int) -> Chart:
     num_trials = members[0].num_trials
-    names = list(shares)
+    shares = list(told.values())
+    places = list(range(len(shares)))
     bars = {
         "type": "bar",
         "orientation": "h",
-        "x": [round(share, 4) for share in shares.values()],
-        "y": list(range(len(names))),
-        "text": [f"{share:.0%}" for share in shares.values()],
-        "textposition": "outside",
-        "cliponaxis": False,
+        "x": [round(share.share, 4) for share in shares],
+        "y": places,
+        "error_x": {
+            "type": "data",
+            "symmetric": False,
+            "array": [round(max(0.0, share.high - share.share), 4) for share in shares],
+            "arrayminus": [round(max(0.0, share.share - share.low), 4) for share in shares],
+            "color": "--ink",
+        },
+        "name": "share",
         "marker": {"color": "--complete"},
         "hovertemplate": "%{x:.1%}<extra></extra>",
     }
-    largest = max(shares.values())
+    by_luck = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [round(share.shuffled, 4) for share in shares],
+        "y": places,
+        "name": "by luck",
+        "marker": {"symbol": "diamond", "size": 9, "color": "--c2"},
+        "hovertemplate": "by luck up to %{x:.1%}<extra></extra>",
+    }
+    largest = max(max(share.high, share.shuffled) for share in shares)
     return Chart(
         key=f"importances-{position}",
         title=_title(members[0]),
-        description="Share of the variance of the values: "
-        + ", ".join(f"{text(name)} {share:.0%}" for name, share in shares.items())
-        + ".",
-        traces=[bars],
+        description=f"Share of the variance of the values: {'; '.join(_describe(*one) for one in told.items())}.",
+        traces=[bars, by_luck],
         layout={
             "xaxis": {
-                "title": {"text": "share of the variance"},
+                "title": {"text": "share of the variance, with its 95 % interval"},
                 "tickformat": ".0%",
-                "range": [0, (largest or 1) * 1.15],
+                "range": [0, (largest or 1) * 1.05],
             },
             "yaxis": {
-                "tickvals": list(range(len(names))),
-                "ticktext": [label(name) for name in names],
+                "tickvals": places,
+                "ticktext": [f"{label(name)}  {share.share:.0%}" for name, share in told.items()],
                 "autorange": "reversed",
             },
+            "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom"},
         },
-        height_px=110 + 28 * len(names),
+        height_px=130 + 28 * len(shares),
         numbers=Numbers(
             caption="Importances",
-            header=("parameter", "share of the variance"),
-            rows=[(text(name), f"{share:.1%}") for name, share in shares.items()],
+            header=("parameter", "share of the variance", "95 % interval", "by luck, up to", ""),
+            rows=[
+                (
+                    text(name),
+                    f"{share.share:.1%}",
+                    f"{share.low:.1%} to {share.high:.1%}",
+                    f"{share.shuffled:.1%}",
+                    NOISE if share.is_noise else "",
+                )
+                for name, share in told.items()
+            ],
         ),
         note=joined(
             (
-                f"Optuna's fANOVA over {count(num_trials, 'complete trial')}"
+                f"fANOVA over {count(num_trials, 'complete trial')}"
                 + (f", evenly chosen of {found.num_complete:,}." if found.num_trials < found.num_complete else "."),
                 "Judged beside what these trials share with all others, so it does not add up to 100 %."
                 if members[0].where is not None
                 else "",
-                "With so few it is a hint at most." if num_trials < _FEW else "",
+                f"By luck: {BY_LUCK}.",
+                _noise(members),
                 _untold(members),
+                _cannot_vary(found) if members[0].where is None else "",
             )
         ),
     )

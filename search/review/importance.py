@@ -1,25 +1,29 @@
-"""Which hyperparameters mattered: Optuna's fANOVA on the trials of an experiment. Neither Ray nor torch."""
+"""Which hyperparameters mattered: fANOVA on the trials of an experiment, beside what luck gives. Neither Ray nor
+torch."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from fmnist_models.epoch import DIRECTIONS
 from search.errors import ExperimentError
 from search.records.experiment import Experiment
+from search.records.numbers import is_same_value
 from search.records.record import list_trials
 from search.records.results import format_value, read_settings
+from search.review.asked import describe_condition
+from search.review.fanova import Share, explain, place_evenly
 
 MIN_TRIALS = 10
-"""Complete trials; a forest that was grown on fewer finds importance in noise."""
-_MAX_TRIALS = 500  # of which the forest is grown, evenly spread over the search; more take minutes
+"""Complete trials; with fewer nothing is told apart from noise."""
+NOISE = "not told apart from noise"
+BY_LUCK = "what the parameter's values explain when shuffled over the trials, in 95 % of the cases at most"
+_MAX_TRIALS = 500  # of which forests are grown, evenly spread over the search; more take too long
 _SEED = 0
 _MAX_SHOWN = 3  # values in a description
 
@@ -28,22 +32,39 @@ _MAX_SHOWN = 3  # values in a description
 class Importance:
     """How much one parameter mattered.
 
-    ``share``: of the variance of the trials' values that single parameters explain, 0…1; those of all parameters that
-    the same trials have add up to 1. ``None`` if it cannot be told; ``reason`` says why. ``num_trials``: complete
-    trials that it rests on. ``where``: what those have in common, if they are not all.
+    ``measured``: its share of what single parameters explain, which of all parameters that the same trials have add up
+    to 1; ``None`` if it cannot be told, and ``reason`` says why. ``num_trials``: complete trials that it rests on.
+    ``where``: the condition under which trials have it, if not all do.
     """
 
     name: str
-    share: float | None
+    measured: Share | None
     num_trials: int
     where: str | None
     reason: str | None
+
+    @property
+    def share(self) -> float | None:
+        return None if self.measured is None else self.measured.share
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether the share is not told apart from noise."""
+        return self.measured is not None and self.measured.is_noise
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; ``low``, ``high`` and ``shuffled`` as in ``Share``."""
+        unknown = dict.fromkeys(field.name for field in dataclasses.fields(Share))
+        plain = dataclasses.asdict(self)
+        measured = plain.pop("measured") or unknown
+        return {"name": plain.pop("name"), **measured, "is_noise": self.is_noise, **plain}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Importances:
     """``num_trials``: of the ``num_complete`` complete ones, those that all rests on. ``parameters``: those that all
-    trials have first, the most important of each group before the others."""
+    trials have first, the most important of each group before the others. ``cannot_vary``: those that have a single
+    value in this space, and so no importance."""
 
     experiment: str
     dataset: str
@@ -51,10 +72,13 @@ class Importances:
     num_complete: int
     num_trials: int
     parameters: Sequence[Importance]
+    cannot_vary: Sequence[str] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {**dataclasses.asdict(self), "method": "fANOVA", "seed": _SEED}
+        plain = dataclasses.asdict(self)
+        plain["parameters"] = [one.to_dict() for one in self.parameters]
+        return {**plain, "method": "fANOVA", "seed": _SEED}
 
 
 def measure_importances(experiment: Experiment) -> Importances:
@@ -66,22 +90,33 @@ def measure_importances(experiment: Experiment) -> Importances:
     """
     settings = read_settings(experiment)
     return importances_among(
-        list_trials(experiment), experiment=experiment.name, dataset=settings["dataset"], metric=settings["metric"]
+        list_trials(experiment),
+        experiment=experiment.name,
+        dataset=settings["dataset"],
+        metric=settings["metric"],
+        space=settings["space"],
     )
 
 
-def importances_among(trials: Sequence[FrozenTrial], *, experiment: str, dataset: str, metric: str) -> Importances:
-    """The importance of every parameter that was drawn; each stage of a network is one of its own.
+def importances_among(
+    trials: Sequence[FrozenTrial], *, experiment: str, dataset: str, metric: str, space: Mapping[str, Any]
+) -> Importances:
+    """The importance of every parameter that can vary; each stage of a network is one of its own.
 
-    Hutter, Hoos and Leyton-Brown, "An Efficient Approach for Assessing Hyperparameter Importance", ICML 2014. It knows
-    nothing of parameters that only some trials have: those are judged among the trials that have them, beside the
-    parameters that these have in common. Only complete trials count: the others' values are of fewer epochs.
+    A parameter that only some trials have is judged among the trials that have it, beside the parameters that these
+    have in common. Only complete trials count: the others' values are of fewer epochs. See ``search.review.fanova``.
 
-    ``experiment``: its name, and ``dataset``: for the result and for messages.
+    ``experiment``: its name, and ``dataset``: for the result and for messages. ``space``: as in a configuration.
 
     Raises:
-        ExperimentError: there are too few complete trials, or all have the same value; or Optuna cannot tell.
+        ExperimentError: no parameter can vary, there are too few complete trials, all have the same value, or their
+            values cannot be compared.
     """
+    cannot_vary = _find_single(trials)
+    drawn = dict.fromkeys(name for trial in trials for name in trial.params)
+    if trials and len(cannot_vary) == len(drawn):
+        which = f" ({', '.join(cannot_vary)} can have one value each)" if cannot_vary else ""
+        raise ExperimentError(f"nothing can vary in the space of {experiment}{which}: no hyperparameter can matter")
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if len(complete) < MIN_TRIALS:
         raise ExperimentError(
@@ -92,13 +127,14 @@ def importances_among(trials: Sequence[FrozenTrial], *, experiment: str, dataset
         raise ExperimentError(f"all complete trials of {experiment} have the same {metric}: nothing mattered")
     used = complete[:: -(-len(complete) // _MAX_TRIALS)]
     groups: dict[tuple[int, ...], list[str]] = {}
-    for name in dict.fromkeys(name for trial in used for name in trial.params):
+    for name in dict.fromkeys(name for trial in used for name in trial.params if name not in cannot_vary):
         groups.setdefault(tuple(trial.number for trial in used if name in trial.params), []).append(name)
     by_number = {trial.number: trial for trial in used}
     found: list[Importance] = []
     for numbers, names in sorted(groups.items(), key=lambda group: -len(group[0])):
         having = [by_number[number] for number in numbers]
-        found += _measure_group(names, having, used, metric, experiment)
+        where = {name: _describe(name, having, used, space) for name in names}
+        found += _measure_group(where, having, experiment)
     return Importances(
         experiment=experiment,
         dataset=dataset,
@@ -106,59 +142,69 @@ def importances_among(trials: Sequence[FrozenTrial], *, experiment: str, dataset
         num_complete=len(complete),
         num_trials=len(used),
         parameters=found,
+        cannot_vary=cannot_vary,
     )
 
 
-def _measure_group(
-    names: Sequence[str],
-    having: Sequence[FrozenTrial],
-    all_: Sequence[FrozenTrial],
-    metric: str,
-    experiment: str,
-) -> list[Importance]:
-    where = None if len(having) == len(all_) else _describe(having, all_)
-    shares: Mapping[str, float] = {}
-    reason = None
-    if len(having) < MIN_TRIALS:
-        reason = f"fewer than {MIN_TRIALS} complete trials have it"
-    elif len({trial.value for trial in having}) == 1:
-        reason = "all trials that have it have the same value"
-    else:
-        shares = _evaluate(having, metric, experiment)
+def _find_single(trials: Sequence[FrozenTrial]) -> list[str]:
+    """The parameters that all trials drew from one and the same distribution, which has a single value."""
+    kinds: dict[str, BaseDistribution | None] = {}
+    for trial in trials:
+        for name, kind in trial.distributions.items():
+            if kinds.setdefault(name, kind) != kind:
+                kinds[name] = None
+    return [name for name, kind in kinds.items() if kind is not None and kind.single()]
+
+
+def _measure_group(where: Mapping[str, str | None], having: Sequence[FrozenTrial], experiment: str) -> list[Importance]:
+    """The parameters of ``where``, which the same trials have, in the order of their importance."""
+    reasons = {name: _why_not(name, having) for name in having[0].params}
+    comparable = [name for name, reason in reasons.items() if reason is None and all(name in t.params for t in having)]
+    shares = _explain(comparable, having, experiment) if set(comparable) & where.keys() else {}
     measured = [
-        Importance(
-            name=name,
-            share=shares.get(name),
-            num_trials=len(having),
-            where=where,
-            reason=reason if name in shares or reason else "its range is not the same in all trials",
-        )
-        for name in names
+        Importance(name=name, measured=shares.get(name), num_trials=len(having), where=condition, reason=reasons[name])
+        for name, condition in where.items()
     ]
     return sorted(measured, key=lambda importance: -(importance.share or 0))
 
 
-def _evaluate(trials: Sequence[FrozenTrial], metric: str, name: str) -> Mapping[str, float]:
-    import optuna
-    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+def _why_not(name: str, having: Sequence[FrozenTrial]) -> str | None:
+    """Why the importance of a parameter cannot be told among these trials; ``None`` if it can."""
+    if len(having) < MIN_TRIALS:
+        return f"fewer than {MIN_TRIALS} complete trials have it"
+    if len({trial.value for trial in having}) == 1:
+        return "all trials that have it have the same value"
+    there = [trial for trial in having if name in trial.params]
+    if any(trial.distributions[name] != there[0].distributions[name] for trial in there):
+        return "its range is not the same in all trials"
+    if all(is_same_value(trial.params[name], there[0].params[name]) for trial in there):
+        return f"it is {format_value(there[0].params[name])} in all of these trials"
+    return None
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+def _explain(names: Sequence[str], trials: Sequence[FrozenTrial], experiment: str) -> dict[str, Share]:
+    import numpy as np
+
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            warnings.simplefilter("ignore", RuntimeWarning)  # numpy's, about values of any size
-            study = optuna.create_study(direction=DIRECTIONS[metric])
-            study.add_trials(trials)
-            shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=_SEED))
-    except Exception as error:  # a crafted study makes Optuna raise anything
-        raise ExperimentError(f"the importances of {name} cannot be told: {repr(error)[:300]}") from error
-    if not all(math.isfinite(share) for share in shares.values()):
-        raise ExperimentError(f"the importances of {name} cannot be told: its values are too large")
-    return {parameter: float(share) for parameter, share in shares.items()}
+        columns = [place_evenly([t.params[name] for t in trials], trials[0].distributions[name]) for name in names]
+        values = np.array([trial.value for trial in trials], dtype=np.float64)
+        return dict(zip(names, explain(np.column_stack(columns), values, seed=_SEED), strict=True))
+    except (ValueError, TypeError, OverflowError, FloatingPointError) as error:  # of a crafted study
+        raise ExperimentError(f"the importances of {experiment} cannot be told: {repr(error)[:300]}") from error
 
 
-def _describe(having: Sequence[FrozenTrial], all_: Sequence[FrozenTrial]) -> str:
-    """What sets the trials apart: values of one parameter that they alone have, or that they have these parameters."""
+def _describe(
+    name: str, having: Sequence[FrozenTrial], all_: Sequence[FrozenTrial], space: Mapping[str, Any]
+) -> str | None:
+    """Under which condition trials have the parameter, as the space says; of a parameter that the space does not know,
+    what sets its trials apart. ``None`` if all have it."""
+    if len(having) == len(all_):
+        return None
+    return describe_condition(name, space) or _find_distinction(having, all_)
+
+
+def _find_distinction(having: Sequence[FrozenTrial], all_: Sequence[FrozenTrial]) -> str:
+    """Values of one parameter that these trials alone have, or that they have these parameters."""
     numbers = {trial.number for trial in having}
     others = [trial for trial in all_ if trial.number not in numbers]
     for name in having[0].params:

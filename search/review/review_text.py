@@ -11,7 +11,7 @@ from fmnist_models.errors import printable
 from search.records.occupancy import TIME_MEANS
 from search.records.results import format_value
 from search.review.comparison import Comparison, Pair, Side
-from search.review.importance import Importances
+from search.review.importance import BY_LUCK, NOISE, Importance, Importances
 from search.review.text_table import text_table
 
 _LEVEL = 0.05
@@ -45,19 +45,17 @@ def describe_importances(found: Importances, *, width: int) -> Text:
     """A row a parameter."""
     text = Text()
     _add(text, f"{found.experiment} on {found.dataset}: what mattered for {found.metric} (fANOVA)", "bold")
-    rows, styles = [], []
-    for parameter in found.parameters:
-        share = parameter.share
-        among = f"{parameter.num_trials:,} trials{'' if parameter.where is None else f': {parameter.where}'}"
-        shown = ["", parameter.reason or ""] if share is None else [f"{share:.1%}", "#" * round(share * _BAR)]
-        rows.append([parameter.name, *shown, among])
-        styles.append("" if share is not None else "dim")
-    text.append(text_table(["parameter", "share", "", "among"], rows, left=(0, 2), styles=styles, width=width))
+    rows = [_importance_row(parameter) for parameter in found.parameters]
+    styles = ["dim" if p.measured is None or p.is_noise else "" for p in found.parameters]
+    header = ["parameter", "share", "95 % interval", "by luck", "", "among"]
+    text.append(text_table(header, rows, left=(0, 4), styles=styles, width=width))
+    if found.cannot_vary:
+        _add(text, f"\nno importance, as the space gives them one value: {', '.join(found.cannot_vary)}", "dim")
     some = "" if found.num_trials == found.num_complete else f", spread evenly over {found.num_complete:,}"
     _add(
         text,
         f"\nrests on {found.num_trials:,} complete trials{some}; a share is of what single parameters explain of the "
-        f"variance of {found.metric}",
+        f"variance of {found.metric}; by luck: {BY_LUCK}",
         "dim",
     )
     if any(parameter.where is not None for parameter in found.parameters):
@@ -69,6 +67,16 @@ def describe_importances(found: Importances, *, width: int) -> Text:
 def _describe_processor(side: Side) -> str:
     hours = side.cost.processor_core_hours
     return "-" if hours is None else f"{hours:.3g}"
+
+
+def _importance_row(one: Importance) -> list[str]:
+    among = f"{one.num_trials:,} trials{'' if one.where is None else f': {one.where}'}"
+    measured = one.measured
+    if measured is None:
+        return [one.name, "", "", "", one.reason or "", among]
+    interval = f"{measured.low:.0%} to {measured.high:.0%}"
+    told = NOISE if measured.is_noise else "#" * round(measured.share * _BAR)
+    return [one.name, f"{measured.share:.0%}", interval, f"{measured.shuffled:.0%}", told, among]
 
 
 def _rows(sides: Sequence[Side]) -> list[list[str]]:
