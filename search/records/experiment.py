@@ -397,7 +397,7 @@ def find_experiment(reference: str, *, directory: Path | Store) -> Experiment:
         candidates = [locate_experiment(reference, directory=directory)] if _NAME.fullmatch(reference) else []
     else:
         candidates = [
-            Experiment(expand_home(reference).absolute()),
+            Experiment(Path(os.path.expanduser(reference)).absolute()),  # one of an unknown home folder is not there
             locate_experiment(reference, directory=directory),
         ]
     for experiment in candidates:
