@@ -250,6 +250,18 @@ def test_before_the_winner_is_trained_on_all_images_only_a_trial_named_by_hand_i
     assert (evaluation.trial, evaluation.rule) == (1, RULE_CONFIRMED)
 
 
+def test_the_winners_temperature_is_that_of_its_own_trial(tmp_path: Path) -> None:
+    experiment = make_search(tmp_path / "a")
+    confirm(experiment, {0: [0.7, 0.7], 1: [0.8, 0.8]})
+    final = experiment.part(FINAL)
+    repeat(final, [plan_final(list_trials(experiment)[1], num_epochs=3, seed=0, before=[])], {1: [1.0]})
+    save_weights_of(final, 0)
+    assert evaluate(experiment, None).temperature == 1  # its trial has kept no weights
+    save_weights_of(experiment, 1)
+    alone = evaluate(experiment, 1)
+    assert evaluate(experiment, None).temperature == alone.temperature != 1
+
+
 def test_the_best_is_the_confirmed_winner_wherever_it_is_shown(tmp_path: Path) -> None:
     experiment, other = make_search(tmp_path / "a"), make_search(tmp_path / "b")
     confirm(experiment, {0: [0.7, 0.7], 1: [0.8, 0.8]})

@@ -42,6 +42,13 @@ def kept(experiment: Experiment, trials: Sequence[FrozenTrial], file: str) -> li
     return [trial.number for trial in trials if getattr(experiment.trial(trial.number), file).exists()]
 
 
+def test_as_many_trials_keep_weights_as_are_confirmed(tmp_path: Path) -> None:
+    trials = [make_trial(number, TrialState.COMPLETE, number / 10) for number in range(4)]
+    save_checkpoints(Experiment(tmp_path), trials)
+    Retention(Experiment(tmp_path), make_config(keep_checkpoints=1, confirm={"top": 3, "seeds": 1}), trials)
+    assert kept(Experiment(tmp_path), trials, "best") == [1, 2, 3]
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     outcomes=st.lists(st.tuples(st.sampled_from(STATES), st.integers(0, 5)), min_size=1, max_size=12),
