@@ -265,7 +265,7 @@ class LocalCluster:
         if number < len(self._labels) and self._labels[number]:
             options["labels"] = ",".join(f"{key}={value}" for key, value in self._labels[number].items())
         flags = ["--disable-usage-stats", *(["--head"] if number == 0 else [])]
-        ray = [sys.executable, "-m", "ray.scripts.scripts", "start"]
+        ray = [sys.executable, "-P", "-m", "ray.scripts.scripts", "start"]  # not a ray.py of the current folder
         return [*ray, *flags, *(f"--{key}={value}" for key, value in options.items())]
 
     def _environment(self, record: Record, number: int) -> dict[str, str]:

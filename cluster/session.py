@@ -22,11 +22,13 @@ from ray.exceptions import RayError
 
 from cluster import heap
 from cluster.errors import ClusterGoneError
+from cluster.ray_processes import dying_with_parent, make_job_config, without_native_trace
 from cluster.temporary import session_folder
 from cluster.token import given_token, own_token
 
 _ADDRESS = "127.0.0.1"  # with any other, also of loopback, Ray's servers listen on all addresses
 _PREFIX = "fmnist-ray-"
+_AGENT_COMMAND = "_build_python_executable_command_memory_profileable"
 _IDLE_MS = "idle_worker_killing_time_threshold_ms"
 
 
@@ -43,9 +45,16 @@ def local_ray(*, num_cpus: int, num_gpus: int, log: Path | None = None, preload:
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
     with session_folder(_PREFIX) as folder, own_token(folder / "token"), ray_log(log) as handler:
         try:
-            with _keeping_signals(), heap.inherited_by_children(), _few_parts(), _on_loopback():
+            with (
+                _keeping_signals(),
+                without_native_trace(),
+                heap.inherited_by_children(),
+                _few_parts(),
+                _on_loopback(),
+            ):
                 ray.init(
                     address="local",
+                    job_config=make_job_config(),
                     num_cpus=num_cpus,
                     num_gpus=num_gpus,
                     include_dashboard=False,
@@ -134,8 +143,8 @@ def connected_ray(address: str) -> Iterator[None]:
     """
     with given_token(), ray_log(None) as handler:
         try:
-            with _keeping_signals():
-                ray.init(address=address, log_to_driver=False, configure_logging=False)
+            with _keeping_signals(), without_native_trace():
+                ray.init(address=address, job_config=make_job_config(), log_to_driver=False, configure_logging=False)
         except (ConnectionError, RayError, RuntimeError, ValueError) as error:
             raise ClusterGoneError(f"no Ray cluster answers at {address}: {str(error).strip()[:300]}") from error
         try:
@@ -156,12 +165,14 @@ def _for_waiting_processes(preload: Sequence[str]) -> dict[str, Any]:
 def _few_parts() -> Iterator[None]:
     """Keeps ``ray.init``, which has no switch for them, from starting the server of a dashboard (it does, and waits for
     it, without a dashboard too), what asks for more machines, what reads workers' logs for the screen, and the servers
-    of the node's agent, which it leaves out where the dashboard's packages are missing."""
+    of the node's agent, which it leaves out where the dashboard's packages are missing; and has the agents end with
+    their node."""
     none: Any = False  # Ray's own annotation is wrong
     replaced: list[tuple[Any, str, Any]] = [
         (Node, "start_api_server", _start_no_api_server),
         (parameter, "RayParams", functools.partial(parameter.RayParams, no_monitor=True, include_log_monitor=none)),
         (ray_utils, "get_dashboard_dependency_error", lambda: ImportError("no dashboard")),
+        (services, _AGENT_COMMAND, dying_with_parent(getattr(services, _AGENT_COMMAND))),
     ]
     before = [getattr(owner, name) for owner, name, _ in replaced]
     for owner, name, mine in replaced:

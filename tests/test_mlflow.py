@@ -304,7 +304,12 @@ def test_a_search_is_told_of_while_it_runs(experiment: Experiment, server: str) 
     assert seen.history(3, "val_accuracy") == [(1, 0.5), (2, 0.25), (3, 0.125)]
 
 
-def test_a_server_that_is_away_is_said_once_and_stops_nothing(experiment: Experiment) -> None:
+def test_a_server_that_is_away_is_said_once_and_stops_nothing(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for module in ("search", "fmnist_models", "torch", "json"):  # what the process that tells is not to import
+        (tmp_path / f"{module}.py").write_text("raise SystemExit('the wrong module')")
     (port,) = free_ports(1)
     told: list[str] = []
     start_s = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from search.records.experiment import Experiment
 from search.records.tracking import TRACKING_URI_VARIABLE, Target
 
 _PATIENCE_S = 60.0  # at the end of a search
+# `python -m` would import what the current folder holds before what this process imports.
+_COMMAND_LINE = "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from search.cli import main; main()"
 
 
 @contextlib.contextmanager
@@ -31,7 +34,7 @@ def sending(
         environment[STUDY_STORAGE_VARIABLE] = experiment.study_storage
     arguments = ["mlflow", experiment.location, "--mlflow-experiment", target.experiment, "--until-closed"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "search.cli", *arguments],
+        [sys.executable, "-P", "-c", _COMMAND_LINE, json.dumps(sys.path), *arguments],
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
