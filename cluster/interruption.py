@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SILENT_S = 4.0  # after which a person wants to know why the program has not ended
+_SHOW_CURSOR = b"\x1b[?25h"  # a live display hides it
 
 
 @dataclass
@@ -22,25 +29,109 @@ class Interruption:
         return 128 + self.signal
 
 
-@contextlib.contextmanager
-def interruptible() -> Iterator[Interruption]:
-    """Within the block, which is to be the main thread's, the first SIGINT or SIGTERM raises ``KeyboardInterrupt``.
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How long an interrupted program may take to end in order. After some seconds ``tell`` is told that the program
+    waits for ``what``; after ``limit_s`` seconds it is told the ``last_words``, and the process ends."""
 
-    The second ends the process at once; a Ray that it started dies with it.
+    what: str
+    tell: Callable[[str], None]
+    last_words: Callable[[], str]
+    limit_s: float = 20.0
+
+
+@contextlib.contextmanager
+def interruptible(interruption: Interruption, *, patience: Patience | None = None) -> Iterator[None]:
+    """Within the block, which is to be the main thread's, the first SIGINT or SIGTERM raises ``KeyboardInterrupt`` and
+    is noted in ``interruption``.
+
+    The second ends the process at once, as does the end of ``patience``, also where the main thread hangs inside a
+    library; a Ray that the process started dies with it.
+    """
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if not interruption.signal:
+            interruption.signal = number
+            raise KeyboardInterrupt
+
+    with _watched(patience):
+        before = {number: signal.signal(number, interrupt) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _watched(patience: Patience | None) -> Iterator[None]:
+    """A thread hears of each signal within the block, whatever the main thread does; it ends with the block."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    thread = threading.Thread(target=_watch, args=(reading, patience), name="interruption", daemon=True)
+    thread.start()
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)  # Python writes a signal's number to it
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(writing)
+        thread.join()
+        os.close(reading)
+
+
+def _watch(reading: int, patience: Patience | None) -> None:
+    number = _next_signal(reading, None)
+    if not number:
+        return
+    start_s = time.monotonic()
+    second = _next_signal(reading, None if patience is None else min(_SILENT_S, patience.limit_s))
+    if second is None and patience is not None:
+        patience.tell(
+            f"waiting for {patience.what}, {patience.limit_s:g} s at most; a second Ctrl-C ends the program at once"
+        )
+        second = _next_signal(reading, max(0.0, start_s + patience.limit_s - time.monotonic()))
+        if second is None:
+            patience.tell(patience.last_words())
+    if second != 0:
+        if os.isatty(1):
+            os.write(1, _SHOW_CURSOR)
+        os._exit(128 + (second or number))
+
+
+def _next_signal(reading: int, timeout_s: float | None) -> int | None:
+    """The number of the next signal that asks the program to end; 0 when no more can come, ``None`` if none came."""
+    end_s = None if timeout_s is None else time.monotonic() + timeout_s
+    while True:
+        left_s = None if end_s is None else max(0.0, end_s - time.monotonic())
+        if not select.select([reading], [], [], left_s)[0]:
+            return None
+        number = next(iter(os.read(reading, 1)), 0)
+        if not number or number in _SIGNALS:
+            return number
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """For a whole program: a SIGINT or SIGTERM within the block, but not within an ``interruptible`` one, ends it with
+    the exit code 130 or 143.
+
+    Raises:
+        SystemExit: in place of whatever else the signal led to, such as an import that failed for it.
     """
     interruption = Interruption()
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        if interruption.signal:
-            if os.isatty(1):
-                os.write(1, b"\x1b[?25h")  # a live display hides the cursor
-            os._exit(128 + number)
+    def end(number: int, frame: FrameType | None) -> None:
         interruption.signal = number
-        raise KeyboardInterrupt
+        raise SystemExit(interruption.exit_code)
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, end) for number in _SIGNALS}
     try:
-        yield interruption
+        yield
+    except BaseException as error:
+        if interruption.signal:
+            raise SystemExit(interruption.exit_code) from error
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

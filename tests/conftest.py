@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,13 @@ import torch
 from postgres import _server, postgresql, postgresql_address, sqlite_address, study_storage  # noqa: F401 (fixtures)
 
 from fmnist_models.data import TrainingData, data_root, is_fashion_mnist_on_disk, load_images, split_training
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _sigint_as_usual() -> None:
+    """Tests interrupt processes that they start, which inherit it where SIGINT is ignored: in a shell's background."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +89,9 @@ def test_a_warm_start_is_kept_and_may_not_change(experiment: Experiment, tmp_pat
 
 
 def test_a_warm_start_of_a_run_that_never_came_to_a_study_is_forgotten(experiment: Experiment, tmp_path: Path) -> None:
-    killed = Experiment(tmp_path / "killed")
-    with open_experiment(killed, make_config(), warm_start=experiment):
-        pass  # no study is made
+    running, killed = Experiment(tmp_path / "running"), Experiment(tmp_path / "killed")
+    with open_experiment(running, make_config(), warm_start=experiment):
+        shutil.copytree(running.path, killed.path)  # no study is made
     assert killed.warm_start.exists()
     assert run(killed, make_config()) == 0
     assert not killed.warm_start.exists()

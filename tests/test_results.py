@@ -287,12 +287,12 @@ def test_another_config_is_refused_with_both_values_and_nothing_is_overwritten(
     tmp_path: Path, changes: dict[str, Any], words: list[str]
 ) -> None:
     experiment = make_experiment(tmp_path / "x")
-    before = {path: path.read_bytes() for path in experiment.path.rglob("*") if path.is_file()}
+    before = {path: path.read_bytes() for path in experiment.path.rglob("[!.]*") if path.is_file()}
     for attempt in (check_continuation, enter):
         with pytest.raises(ConfigError) as caught:
             attempt(experiment, make_config(**changes))
         assert [word for word in ["experiment x", *words] if word not in str(caught.value)] == []
-    assert {path: path.read_bytes() for path in experiment.path.rglob("*") if path.is_file()} == before
+    assert {path: path.read_bytes() for path in experiment.path.rglob("[!.]*") if path.is_file()} == before
 
 
 def test_a_folder_that_cannot_be_made_is_refused_by_its_path(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import gc
 
 import typer
 
+from cluster.interruption import ended_by_signals
 from search.cli.clusters import cluster_app
 from search.cli.crossvalidating import crossval
 from search.cli.dashboards import dashboard, mlflow, tensorboard
@@ -50,5 +51,5 @@ app.add_typer(jobs_app, name="jobs")
 def main() -> None:
     """Runs the command line."""
     atexit.register(gc.freeze)  # or the modules of a search are taken apart one by one, for a second and more
-    with errors_told():
+    with ended_by_signals(), errors_told():
         app()

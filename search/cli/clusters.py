@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from search.cli.deploying import render
+from search.cli.exits import interruption_told
 from search.cli.options import AsJson
 from search.cli.show import print_json, say
 
@@ -37,18 +38,14 @@ def cluster_up(
     as_json: AsJson = False,
 ) -> None:
     """Start a Ray cluster on this machine, which goes on until `fmnist cluster down`."""
-    from cluster.interruption import interruptible
     from cluster.local import LocalCluster
 
     cluster = LocalCluster(
         name, nodes=nodes, cpus_per_node=cpus_per_node, gpus_per_node=gpus_per_node, dashboard_port=dashboard_port
     )
-    with interruptible() as interruption:
-        try:
-            cluster.up()
-        except KeyboardInterrupt:
-            typer.echo("interrupted; nothing of the cluster is left", err=True)
-            raise typer.Exit(interruption.exit_code) from None
+    told = "interrupted; nothing of the cluster is left"
+    with interruption_told(lambda: told, tell=lambda text: typer.echo(text, err=True)):
+        cluster.up()
     _show(cluster.name, cluster.dashboard, cluster.nodes(), as_json=as_json)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.cli.exits import errors_told
+from search.cli.exits import RAY_ENDS, errors_told, interruption_told
 from search.cli.options import AsJson, DataDir, ExperimentsDir, Overrides, RayAddress
 from search.cli.running import prepare_search, print_notes
 from search.cli.show import find, print_json, say
@@ -62,7 +62,6 @@ def crossval(
     """
     from rich.console import Console
 
-    from cluster.interruption import interruptible
     from search.errors import SelectionError
 
     console = Console(stderr=as_json)
@@ -75,12 +74,9 @@ def crossval(
         )
     chosen, default_name = _choose(subject, trial, experiments_dir, overrides or [])
     wanted = name or f"{default_name}-{folds}-folds"
-    with interruptible() as interruption:
-        try:
-            found = _run(chosen, wanted, folds, address, data_dir, experiments_dir, console)
-        except KeyboardInterrupt:
-            say("interrupted; everything so far is saved, the same command goes on", console)
-            raise typer.Exit(interruption.exit_code) from None
+    told = "interrupted; everything so far is saved, the same command goes on"
+    with interruption_told(lambda: told, tell=lambda text: say(text, console), waits_for=RAY_ENDS):
+        found = _run(chosen, wanted, folds, address, data_dir, experiments_dir, console)
     if found is None:
         say("out of time; the same command goes on", console)
         raise typer.Exit(1)
@@ -122,6 +118,7 @@ def _run(
     from search.configuration.config import read_config
     from search.records.experiment import experiments_dir as resolve_experiments_dir
     from search.records.experiment import new_experiment
+    from search.records.lock import hold_experiment
     from search.running.progress import SearchProgress
     from search.running.retention import check_room
     from search.running.slots import cluster_resources, local_resources
@@ -133,9 +130,10 @@ def _run(
     if subject.source is not None:  # its maker named the database, not this person
         experiment = dataclasses.replace(experiment, study_storage=None)
     wanted = subject.repetitions(num_folds)
-    check_same(experiment, wanted)
-    before = read_config(experiment) if experiment.exists() else subject.config if subject.source else None
     with contextlib.ExitStack() as stack:
+        stack.enter_context(hold_experiment(experiment))
+        check_same(experiment, wanted)
+        before = read_config(experiment) if experiment.exists() else subject.config if subject.source else None
         if address is not None:
             stack.enter_context(connected_ray(address))
             stack.enter_context(errors_told())
@@ -158,13 +156,11 @@ def _run(
         kept = {"keep_checkpoints": num_folds, "max_trials": num_folds}
         check_room(experiment, config.model_copy(update=kept), num_slots=slots.count)
         if address is not None:
-            experiment.create()
             stack.enter_context(ray_log(experiment.log))
         elif not are_trained(experiment, wanted):
-            experiment.create()
             stack.enter_context(local_ray(num_cpus=nodes[0].cpus, num_gpus=nodes[0].gpus, log=experiment.log))
         with SearchProgress(console, config, []) as progress:
-            return cross_validate(experiment, subject, prepared, slots, progress=progress)
+            return cross_validate(experiment, subject, prepared, slots, progress=progress, is_held=True)
 
 
 def _show(found: CrossValidation, console: Console) -> None:

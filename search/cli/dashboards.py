@@ -37,22 +37,18 @@ def dashboard(
 
     from rich.console import Console
 
-    from cluster.interruption import interruptible
     from search.cli.show import say
     from search.integrations.dashboard import Dashboard, DashboardServer
 
     console = Console(stderr=True)
     found = list(dict.fromkeys(find(reference, experiments_dir) for reference in experiments))
-    with interruptible() as interruption, tempfile.TemporaryDirectory(prefix="fmnist-dashboard-") as folder:
-        try:
-            app = Dashboard(found, folder=Path(folder), data_dir=data_dir, tell=lambda text: say(text, console))
-            with contextlib.closing(app), DashboardServer(app, host=host, port=port) as server:
-                app.start()
-                names = ", ".join(experiment.name for experiment in found)
-                say(f"{names}: {server.address} (Ctrl-C ends it)", console)
-                server.serve_forever()
-        except KeyboardInterrupt:
-            raise typer.Exit(interruption.exit_code) from None
+    with tempfile.TemporaryDirectory(prefix="fmnist-dashboard-") as folder:
+        app = Dashboard(found, folder=Path(folder), data_dir=data_dir, tell=lambda text: say(text, console))
+        with contextlib.closing(app), DashboardServer(app, host=host, port=port) as server:
+            app.start()
+            names = ", ".join(experiment.name for experiment in found)
+            say(f"{names}: {server.address} (Ctrl-C ends it)", console)
+            server.serve_forever()
 
 
 def tensorboard(

@@ -6,12 +6,16 @@ import contextlib
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import typer
 
 from cluster.errors import ClusterError, ClusterGoneError
+from cluster.interruption import Interruption, Patience, interruptible
 from fmnist_models.errors import UserError, printable
+
+RAY_ENDS = "trials and Ray to end"
+"""What an interrupted command that trains waits for."""
 
 _WRONG, _CLUSTER_GONE = 2, 3
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -43,3 +47,27 @@ def _tell(message: str) -> None:
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     typer.echo(f"error: {printable(message)}", err=True)
+
+
+@contextlib.contextmanager
+def interruption_told(
+    describe: Callable[[], str], *, tell: Callable[[str], None], waits_for: str | None = None
+) -> Iterator[None]:
+    """Ends a command that SIGINT or SIGTERM interrupts within the block with what ``describe`` gives, and with exit
+    code 130 or 143.
+
+    ``waits_for``: what may take long to end; it gets some seconds, and then the process ends all the same.
+
+    Raises:
+        typer.Exit: in place of ``KeyboardInterrupt``, and of whatever else libraries have made of it.
+    """
+    interruption = Interruption()
+    patience = None if waits_for is None else Patience(what=waits_for, tell=tell, last_words=describe)
+    try:
+        with interruptible(interruption, patience=patience):
+            yield
+    except BaseException:
+        if not interruption.signal:
+            raise
+        tell(describe())
+        raise typer.Exit(interruption.exit_code) from None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from search.cli.exits import interruption_told
 from search.cli.options import AsJson, ConfigFile, Enqueue, Overrides, Preset
 from search.cli.show import print_json, say
 
@@ -190,19 +191,14 @@ def _follow(jobs: Jobs, job_id: str) -> NoReturn:
     """Shows what the job writes until it ends, and ends as it does; Ctrl-C only ends the showing."""
     import asyncio
 
-    from cluster.interruption import interruptible
-
     async def show() -> None:
         async for piece in jobs.follow(job_id):
             typer.echo(piece, nl=False)
 
-    with interruptible() as interruption:
-        try:
-            asyncio.run(show())
-            job = jobs.wait(job_id)
-        except KeyboardInterrupt:
-            typer.echo(f"\nthe job goes on; `fmnist jobs logs {job_id} --follow` shows it again", err=True)
-            raise typer.Exit(interruption.exit_code) from None
+    told = f"\nthe job goes on; `fmnist jobs logs {job_id} --follow` shows it again"
+    with interruption_told(lambda: told, tell=lambda text: typer.echo(text, err=True)):
+        asyncio.run(show())
+        job = jobs.wait(job_id)
     _exit_as(job)
 
 

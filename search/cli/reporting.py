@@ -47,7 +47,4 @@ def report(
     if not watch:
         tell(write_report(found, output, data_dir=data_dir))
         return
-    try:
-        watch_report(found, output, data_dir=data_dir, told=tell)
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+    watch_report(found, output, data_dir=data_dir, told=tell)

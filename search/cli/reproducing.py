@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from search.cli.exits import RAY_ENDS, interruption_told
 from search.cli.options import AsJson, DataDir, ExperimentsDir, expanded
 from search.cli.show import find, print_json, say
 
@@ -44,7 +45,6 @@ def reproduce(
     """Train a published table again under its protocol and compare; what is finished is not trained again."""
     from rich.console import Console
 
-    from cluster.interruption import interruptible
     from fmnist_models.data import data_root
     from fmnist_models.output import output_folder
     from search.reproduce.published import load_table
@@ -64,12 +64,9 @@ def reproduce(
         beside=tuple(find(reference, experiments_dir) for reference in beside or ()),
     )
     errors = Console(stderr=True)
-    with interruptible() as interruption:
-        try:
-            document, paths = run(order, tell=lambda text: say(text, errors, style="dim"))
-        except KeyboardInterrupt:
-            say("interrupted; the same command goes on from the last finished epoch", errors)
-            raise typer.Exit(interruption.exit_code) from None
+    told = "interrupted; the same command goes on from the last finished epoch"
+    with interruption_told(lambda: told, tell=lambda text: say(text, errors), waits_for=RAY_ENDS):
+        document, paths = run(order, tell=lambda text: say(text, errors, style="dim"))
     if as_json:
         print_json(document.to_dict())
         return

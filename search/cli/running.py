@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from search.cli.exits import errors_told
+from search.cli.exits import RAY_ENDS, errors_told, interruption_told
 from search.cli.show import print_evaluation, print_json, say
 
 if TYPE_CHECKING:
@@ -68,33 +68,33 @@ class Request:
 
 def run_request(request: Request) -> None:
     """Runs a search and ends with its exit code."""
-    from cluster.interruption import interruptible
 
-    with interruptible() as interruption:
-        try:
-            result = _run(request)
-        except KeyboardInterrupt:
-            saved = request.experiment.exists()
-            told = f"everything so far is saved, `{request.resume}` goes on" if saved else "nothing was started"
-            say(f"interrupted; {told}", request.console)
-            raise typer.Exit(interruption.exit_code) from None
+    def describe() -> str:
+        saved = request.experiment.exists()
+        told = f"everything so far is saved, `{request.resume}` goes on" if saved else "nothing was started"
+        return f"interrupted; {told}"
+
+    with interruption_told(describe, tell=lambda text: say(text, request.console), waits_for=RAY_ENDS):
+        result = _run(request)
     if result.evaluation is None:
         raise typer.Exit(1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Place:
-    """Where trials will run. ``reach`` returns when it can be used; ``leave``, if it is this process's own, when
-    nothing is left of it."""
+    """Where trials will run. ``reach`` returns when it can be used."""
 
     nodes: Sequence[Resources]
     may_grow: bool
     reach: Callable[[], None]
-    leave: Callable[[], None]
 
 
 def _run(request: Request) -> SearchResult:
+    from search.records.lock import hold_experiment
+
     with contextlib.ExitStack() as stack:
+        # Nobody else's until all that this process starts is gone.
+        stack.enter_context(hold_experiment(request.experiment))
         place = _find_place(request, stack)  # what starts while the modules below are loaded
         from search.records.cost import measure_cost
         from search.records.looks import list_looks
@@ -135,9 +135,7 @@ def _find_place(request: Request, stack: contextlib.ExitStack) -> _Place:
         stack.enter_context(connected_ray(request.address))
         stack.enter_context(errors_told())  # at once: leaving a cluster that is dying can take this process along
         # A cluster of `fmnist cluster up` has the nodes that it has.
-        return _Place(
-            nodes=cluster_resources(), may_grow=MARK not in os.environ, reach=lambda: None, leave=lambda: None
-        )
+        return _Place(nodes=cluster_resources(), may_grow=MARK not in os.environ, reach=lambda: None)
     here = local_resources()
     own = BackgroundRay(
         num_cpus=here.cpus,
@@ -156,7 +154,7 @@ def _find_place(request: Request, stack: contextlib.ExitStack) -> _Place:
     if not request.experiment.exists():
         own.start()
         stack.enter_context(errors_told())  # and not only when it has started and stopped
-    return _Place(nodes=[here], may_grow=False, reach=own.wait, leave=leave)
+    return _Place(nodes=[here], may_grow=False, reach=own.wait)
 
 
 def preloaded_modules(config: SearchConfig, here: Resources) -> tuple[str, ...]:
@@ -179,7 +177,7 @@ def _search(request: Request, place: _Place, stack: contextlib.ExitStack) -> tup
     from search.configuration.enqueue import read_queue
     from search.integrations.mlflow_sender import sending
     from search.records.confirmation import has_lost, is_settled
-    from search.running.continuation import open_experiment, read_noted, undone_if_refused
+    from search.running.continuation import begin_run, read_noted, undone_if_refused
     from search.running.progress import SearchProgress
     from search.running.retention import check_room
     from search.study.search_study import SearchStudy
@@ -199,10 +197,8 @@ def _search(request: Request, place: _Place, stack: contextlib.ExitStack) -> tup
     queue = read_queue(request.enqueue, config.space) if request.enqueue else ()
     check_room(experiment, config, num_slots=slots.count)
     noted = read_noted(experiment)
-    warm = stack.enter_context(
-        open_experiment(experiment, config, warm_start=request.warm_start, num_slots=slots.count)
-    )
-    with undone_if_refused(experiment, noted):
+    warm = begin_run(experiment, config, warm_start=request.warm_start, num_slots=slots.count)
+    with undone_if_refused(noted):
         study = SearchStudy.open(experiment, config, warm=warm.trials)
     experiment.send()
     num_untried = study.enqueue(queue)
@@ -223,8 +219,6 @@ def _search(request: Request, place: _Place, stack: contextlib.ExitStack) -> tup
         or has_lost(experiment, config.model_dump(), trials)
     ):
         place.reach()
-        # Its processes are gone before the experiment may be another's, whose trials would write the same files.
-        stack.callback(place.leave)
         stack.enter_context(ray_log(experiment.log))
     root = data_root(request.data_dir)
     stack.enter_context(sending(experiment, request.mlflow, tell=lambda text: say(text, console, style="yellow")))

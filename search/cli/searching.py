@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from search.cli.exits import RAY_ENDS, interruption_told
 from search.cli.options import (
     AsJson,
     ConfigFile,
@@ -119,7 +120,6 @@ def search_replay(
     """Train one trial again and say whether it got the same curve (exit code 0) or another (1)."""
     from rich.console import Console
 
-    from cluster.interruption import interruptible
     from cluster.session import local_ray
     from search.configuration.config import read_config
     from search.review.display import replay_table
@@ -130,12 +130,11 @@ def search_replay(
     recorded = find_replayable(found, trial)
     anywhere = read_config(found).model_copy(update={"accelerator_type": None, "node_labels": {}})
     prepared, slots = prepare_search(anywhere, data_dir, nodes=[resources], before=anywhere)
-    with interruptible() as interruption:
-        try:
-            with local_ray(num_cpus=resources.cpus, num_gpus=resources.gpus):
-                replay = replay_trial(found, recorded, prepared, slots)
-        except KeyboardInterrupt:
-            raise typer.Exit(interruption.exit_code) from None
+    with (
+        interruption_told(lambda: "interrupted", tell=lambda text: typer.echo(text, err=True), waits_for=RAY_ENDS),
+        local_ray(num_cpus=resources.cpus, num_gpus=resources.gpus),
+    ):
+        replay = replay_trial(found, recorded, prepared, slots)
     if as_json:
         print_json(replay.to_dict())
     else:

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import platform
+import shutil
 import stat
 import time
 from collections.abc import Iterator
@@ -41,7 +42,35 @@ def lock_experiment(experiment: Experiment) -> Iterator[None]:
         yield
 
 
-def check_written_in_place(experiment: Experiment) -> None:
+@contextlib.contextmanager
+def hold_experiment(experiment: Experiment) -> Iterator[None]:
+    """Holds the experiment for this process, from before anything is read, compared or measured for it; makes its
+    folder. If no study comes of it in the block, what was made is removed.
+
+    Raises:
+        ExperimentError: the folder is not writable, another process runs the experiment, or a file that grows is
+            hard-linked.
+    """
+    there = set(os.listdir(experiment.path)) if experiment.path.is_dir() else None
+    parents = [parent for parent in experiment.path.parents if not parent.exists()]
+    try:
+        experiment.create()
+        with lock_experiment(experiment):
+            _check_written_in_place(experiment)
+            if experiment.store is not None:
+                experiment.store.fetch(experiment.path)
+            try:
+                yield
+            finally:
+                if not experiment.exists():
+                    _remove_besides(experiment.path, there)
+    finally:
+        with contextlib.suppress(OSError):  # not empty, or not there
+            for parent in parents:
+                parent.rmdir()
+
+
+def _check_written_in_place(experiment: Experiment) -> None:
     """Makes sure that what a search appends to has no other name: that would be an untrusted person's choice of a file,
     or a copy of the experiment that was made with hard links.
 
@@ -89,3 +118,17 @@ def _take(file: TextIO, experiment: Experiment) -> None:
         break
     if not experiment.lock.exists() or not os.path.samestat(os.fstat(file.fileno()), experiment.lock.stat()):
         raise ExperimentError(f"experiment {experiment.name} was removed at this moment; try again")
+
+
+def _remove_besides(folder: Path, there: set[str] | None) -> None:
+    """Removes what the folder holds besides what was ``there``; all of it, if that was no folder."""
+    if there is None:
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    with contextlib.suppress(OSError):
+        for name in set(os.listdir(folder)) - there:
+            path = folder / name
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)

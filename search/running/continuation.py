@@ -13,7 +13,7 @@ from fmnist_models.files import read_bounded, write_aside
 from search.configuration.config import SearchConfig, read_config
 from search.errors import ConfigError, ExperimentError
 from search.records.experiment import Experiment
-from search.records.lock import check_written_in_place, lock_experiment
+from search.records.lock import hold_experiment
 from search.records.runs import append_run
 from search.study.warm_start import MAX_CHARS, WarmStart, dump_warm_start, parse_warm_start, read_warm_start
 
@@ -70,10 +70,8 @@ def _flatten(config: SearchConfig) -> dict[str, Any]:
     return settings | {f"space.{name}": value for name, value in settings.pop("space").items()}
 
 
-def read_noted(experiment: Experiment) -> dict[Path, bytes] | None:
-    """What is noted of the runs so far, as ``undone_if_refused`` wants it; ``None`` if there is no such folder."""
-    if not experiment.path.is_dir():
-        return None
+def read_noted(experiment: Experiment) -> dict[Path, bytes]:
+    """What is noted of the runs so far, as ``undone_if_refused`` wants it."""
     noted = {}
     for path in (experiment.config, experiment.versions):
         with contextlib.suppress(OSError, FileError):  # one that is for people to read alone may be anything
@@ -82,15 +80,12 @@ def read_noted(experiment: Experiment) -> dict[Path, bytes] | None:
 
 
 @contextlib.contextmanager
-def undone_if_refused(experiment: Experiment, noted: dict[Path, bytes] | None) -> Iterator[None]:
-    """An error in it leaves the experiment, which this process has opened, as it was: with what was ``noted`` before,
-    or not there at all."""
+def undone_if_refused(noted: dict[Path, bytes]) -> Iterator[None]:
+    """An error in it leaves what is noted of the runs of the experiment, which this process holds, as it was."""
     try:
         yield
     except (ConfigError, ExperimentError):
-        if noted is None and not experiment.exists():
-            shutil.rmtree(experiment.path, ignore_errors=True)
-        for path, content in (noted or {}).items():
+        for path, content in noted.items():
             write_aside(path, content)
         raise
 
@@ -103,32 +98,36 @@ def open_experiment(
     warm_start: Experiment | None = None,
     num_slots: int | None = None,
 ) -> Iterator[WarmStart]:
-    """Holds the experiment for this process: makes its folder, or takes the one there is, and notes what runs in it.
+    """Holds the experiment for this process and begins a run of it; see ``hold_experiment`` and ``begin_run``."""
+    with hold_experiment(experiment):
+        yield begin_run(experiment, config, warm_start=warm_start, num_slots=num_slots)
+
+
+def begin_run(
+    experiment: Experiment,
+    config: SearchConfig,
+    *,
+    warm_start: Experiment | None = None,
+    num_slots: int | None = None,
+) -> WarmStart:
+    """Notes what runs in the experiment, which this process holds.
 
     ``warm_start``: the experiment whose trials a new one's sampler shall learn from. ``num_slots``: how many trials the
     run trains at a time. Gives what it learns from, of this or of the experiment's first run.
 
     Raises:
         ConfigError: the experiment exists with a configuration or a warm start that does not go with this one.
-        ExperimentError: the folder is not writable, another process runs the experiment, or a file that grows is
-            hard-linked.
     """
-    _decide_warm_start(experiment, config, warm_start)  # before anything is made
-    experiment.create()
-    with lock_experiment(experiment):
-        check_written_in_place(experiment)
-        if experiment.store is not None:
-            experiment.store.fetch(experiment.path)
-        warm = _decide_warm_start(experiment, config, warm_start)  # another process may have made it meanwhile
-        if not experiment.exists():
-            _clear(experiment)
-            if warm.trials:
-                write_aside(experiment.warm_start, dump_warm_start(warm))
-        for part in experiment.path.rglob(".*.part"):  # what a killed process was writing
-            part.unlink(missing_ok=True)
-        write_aside(experiment.config, config.to_yaml())
-        append_run(experiment, num_slots=num_slots)
-        yield warm
+    warm = _decide_warm_start(experiment, config, warm_start)
+    if not experiment.exists():
+        _clear(experiment)
+        if warm.trials:
+            write_aside(experiment.warm_start, dump_warm_start(warm))
+    for part in experiment.path.rglob(".*.part"):  # what a killed process was writing
+        part.unlink(missing_ok=True)
+    write_aside(experiment.config, config.to_yaml())
+    append_run(experiment, num_slots=num_slots)
+    return warm
 
 
 def _decide_warm_start(experiment: Experiment, config: SearchConfig, wanted: Experiment | None) -> WarmStart:

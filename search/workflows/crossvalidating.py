@@ -147,10 +147,11 @@ def cross_validate(
     slots: Slots,
     *,
     progress: Progress,
+    is_held: bool = False,
     make_training: Callable[..., Trainable] = Training,
 ) -> CrossValidation | None:
     """Trains the folds that have not been trained on the connected Ray cluster, and judges them; ``None`` if the time
-    ran out before. ``prepared.data`` is what is to be folded.
+    ran out before. ``prepared.data`` is what is to be folded. ``is_held``: this process holds the experiment already.
 
     Raises:
         ConfigError: the folds there were trained under another configuration.
@@ -176,6 +177,7 @@ def cross_validate(
         progress=progress,
         time_left_s=prepared.config.time_budget_s,
         keep_weights=True,
+        is_held=is_held,
         make_training=make_training,
     )
     if outcome == Outcome.OUT_OF_TIME:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 
@@ -14,10 +15,11 @@ from fmnist_models.training import Training
 from search.configuration.config import SearchConfig
 from search.records.csv_text import table_as_csv
 from search.records.experiment import Experiment
+from search.records.lock import hold_experiment
 from search.records.record import list_trials, open_study
 from search.records.repetition import Repetition, by_key, list_lost
 from search.records.results import read_trials
-from search.running.continuation import check_continuation, open_experiment
+from search.running.continuation import begin_run, check_continuation
 from search.running.preparation import Prepared
 from search.running.progress import Progress
 from search.running.runner import Outcome, run_trials
@@ -57,6 +59,7 @@ def train_repetitions(
     progress: Progress,
     time_left_s: float | None = None,
     keep_weights: bool = False,
+    is_held: bool = False,
     make_training: Callable[..., Trainable] = Training,
 ) -> Outcome:
     """Trains those of the repetitions that have not been trained, on the connected Ray cluster.
@@ -64,7 +67,7 @@ def train_repetitions(
     A repetition keeps its number, its seed and what it has trained, whatever else is wanted later; one whose machine
     failed is a new trial. ``prepared``: of the
     search, or with other images. ``time_left_s``: seconds after which no more is trained. ``keep_weights``: each keeps
-    the weights of its last epoch, else none does in the end.
+    the weights of its last epoch, else none does in the end. ``is_held``: this process holds the experiment already.
 
     Raises:
         ConfigError: those there were trained under another configuration.
@@ -82,7 +85,8 @@ def train_repetitions(
     before = list_trials(experiment) if experiment.exists() else []
     total = len(before) + len(_missing(before, wanted))
     config = _derive_config(prepared, total, time_left_s=time_left_s, keep_weights=keep_weights)
-    with open_experiment(experiment, config, num_slots=slots.count):
+    with contextlib.nullcontext() if is_held else hold_experiment(experiment):
+        begin_run(experiment, config, num_slots=slots.count)
         study = open_study(experiment, study_storage=config.study_storage, direction=DIRECTIONS[config.metric])
         trials = study.get_trials(deepcopy=False)
         missing = _missing(trials, wanted)
