@@ -41,6 +41,7 @@ GOOD, BAD, DIVERGES, RAISES, OUT_OF_MEMORY, DIES_ONCE, DIES = 0.001, 0.002, 0.00
 COURSES = (GOOD, BAD, DIVERGES, RAISES, OUT_OF_MEMORY, DIES_ONCE, DIES)
 SLOW = 0.02
 ASKS_NUMPY_FOR_A_PIB, ASKS_TORCH_FOR_A_PIB, FILLS_MEMORY, SLEEPS, HOLDS_THE_GIL = 0.011, 0.012, 0.013, 0.014, 0.015
+STOPS = 0.016
 VALUES = {GOOD: (0.7, 0.9, 0.8), BAD: (0.3, 0.3, 0.3)}
 PIB = 2**50
 LOCAL = "local"  # instead of the address of a cluster
@@ -104,6 +105,8 @@ class ScriptedTraining:
             fill_memory(up_to_bytes=8 * 2**30)
         if course == SLEEPS:
             time.sleep(3600)
+        if course == STOPS:
+            os.kill(os.getpid(), signal.SIGSTOP)
         if course == HOLDS_THE_GIL:
             re.match(r"(a+)+$", "a" * 64 + "b")
         died_before = self._diary.read_text().count(f"lr={course} dies")

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from made_experiment import make_experiment
@@ -39,6 +40,7 @@ from scripted_training import (
     HOLDS_THE_GIL,
     LOCAL,
     SLEEPS,
+    STOPS,
     ScriptedTraining,
     scripted_config,
     search,
@@ -57,8 +59,10 @@ from search.errors import ConfigError, ExperimentError
 from search.records.epochs_file import format_epochs, parse_epochs
 from search.records.experiment import Experiment
 from search.records.fingerprint import fingerprint
+from search.records.lock import lock_experiment
 from search.records.record import read_study
 from search.records.results import read_trials
+from search.running import time_watch
 from search.running.retention import Retention, check_room
 from search.study.search_study import SearchStudy
 from search.workflows import main_job
@@ -378,6 +382,35 @@ def test_a_live_experiment_is_refused_and_a_killed_ones_is_taken_over_at_once(
     assert_whole(experiment)
 
 
+def test_an_experiment_is_held_before_anything_is_compared_or_started(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else whoever comes second is told of a precision that only the first one has decided."""
+    make_experiment(folder / "small", parse_config({**SMALL, "precision": "fp32"}, where="test"), [[0.5]])
+    (folder / "small" / "folds").mkdir()
+    changed = write_config(folder, SMALL, precision="bf16", max_disk_gb=1e-6)
+    for command in (
+        ["search", "run", changed, "--name", "small"],
+        ["crossval", changed, "--name", "small", "--set", "space.lr=0.001"],
+    ):
+        with lock_experiment(Experiment(folder / "small")):
+            code, _, err = fmnist(capsys, *command, changed, "--name", "small")
+            assert (code, f"is being run by process {os.getpid()}" in err) == (2, True), err
+
+
+@pytest.mark.parametrize("make", [False, True])
+def test_a_refused_start_leaves_nothing(folder: Path, capsys: pytest.CaptureFixture[str], make: bool) -> None:
+    if make:
+        (folder / "new" / "small").mkdir(parents=True)
+        (folder / "new" / "small" / "notes.txt").write_text("mine")
+    before = sorted(folder.rglob("*"))
+    config = write_config(folder, SMALL, max_disk_gb=1e-6)
+    for _ in range(2):
+        code, _, err = fmnist(capsys, "search", "run", config, "--experiments-dir", str(folder / "new"))
+        assert (code, "max_disk_gb" in err) == (2, True), err
+        assert sorted(folder.rglob("*")) == sorted([*before, Path(config)])
+
+
 @pytest.mark.parametrize("interrupt", [signal.SIGINT, signal.SIGTERM])
 def test_a_search_interrupted_while_its_ray_starts_leaves_nothing(
     folder: Path, mark: str, interrupt: signal.Signals
@@ -509,6 +542,22 @@ def test_a_trial_that_hangs_fails_as_timeout_and_says_where_it_stood(
     for course in (GOOD, BAD):
         assert scripted.trial(course).state == TrialState.COMPLETE
         assert not scripted.experiment.trial(scripted.trial(course).number).timeout.exists()
+
+
+def test_a_trial_whose_process_is_stopped_is_killed_as_timeout_and_the_next_one_runs(
+    local_cluster: None, synthetic_data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time_watch, "_GRACE_S", 1.0)
+    courses, folder = (STOPS, GOOD), tmp_path / "search"
+    search(folder, synthetic_data, courses=courses, trial_timeout_s=3.0, max_restarts=2, max_concurrent_trials=1)
+    scripted = Scripted(Experiment(folder), courses)
+    state, reason, message = scripted.failure(STOPS)
+    assert (state, reason, message.split(":")[0]) == (TrialState.FAIL, "timeout", "Timeout (3 s)")
+    assert scripted.times_trained(STOPS) == [1, 1], "a trial that hung is not tried again"
+    assert scripted.trial(GOOD).state == TrialState.COMPLETE
+    stopped = pid_of(scripted, STOPS, epoch=2)
+    assert stopped is not None
+    wait_until(lambda: not psutil.pid_exists(stopped), timeout_s=10)
 
 
 def start_scripted(

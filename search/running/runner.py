@@ -17,6 +17,7 @@ from ray.tune.execution import class_cache
 
 from fmnist_models.errors import UserError
 from fmnist_models.training import Training
+from search.configuration.config import SearchConfig
 from search.errors import ExperimentError
 from search.records.experiment import Experiment
 from search.running.leak_watch import LeakWatch, remove_groups
@@ -25,6 +26,7 @@ from search.running.progress import Progress
 from search.running.retention import Retention
 from search.running.slots import Slot, Slots
 from search.running.time_budget import TimeBudget
+from search.running.time_watch import TimeWatch
 from search.running.trainable import Trainable
 from search.running.trial import run_trial
 from search.running.tune_bridge import Halt, StudyScheduler, StudySearcher
@@ -77,6 +79,7 @@ def run_trials(
         feature_cache_bytes=int(config.feature_cache_gb * 1e9),
         make_training=make_training,
     )
+    time_watch = _make_time_watch(experiment, config, slots)
     experiment.remove_ray_files()
     _quiet_tune()
     try:
@@ -85,7 +88,9 @@ def run_trials(
                 tune.with_resources(tune.with_parameters(run_trial, shared=shared), _reservation(slots.slot)),
                 tune_config=tune.TuneConfig(
                     search_alg=StudySearcher(study, experiment, retention=retention, progress=progress),
-                    scheduler=StudyScheduler(study, experiment, retention=retention, progress=progress),
+                    scheduler=StudyScheduler(
+                        study, experiment, retention=retention, progress=progress, time_watch=time_watch
+                    ),
                     num_samples=-1,
                     max_concurrent_trials=slots.count,
                     reuse_actors=True,
@@ -99,6 +104,7 @@ def run_trials(
                     callbacks=[
                         WaitingWatch(slots.slot, progress),
                         *([LeakWatch(slots.slot)] if slots.slot.num_workers > 1 else []),
+                        *([time_watch] if time_watch is not None else []),
                     ],
                     failure_config=tune.FailureConfig(max_failures=config.max_restarts),
                 ),
@@ -135,6 +141,12 @@ def _environment_inherited() -> Iterator[None]:
         yield
     finally:
         class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = before
+
+
+def _make_time_watch(experiment: Experiment, config: SearchConfig, slots: Slots) -> TimeWatch | None:
+    if config.trial_timeout_s is None:
+        return None
+    return TimeWatch(experiment, config.trial_timeout_s, waits_for_word=slots.slot.num_workers > 1)
 
 
 def _reservation(slot: Slot) -> dict[str, float] | tune.PlacementGroupFactory:

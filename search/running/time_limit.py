@@ -6,7 +6,7 @@ import contextlib
 import faulthandler
 from collections.abc import Iterator
 
-from fmnist_models.files import read_bounded
+from fmnist_models.files import read_bounded, write_aside
 from search.records.experiment import TrialFiles
 from search.records.record import Failure, Reason
 
@@ -14,11 +14,20 @@ _MAX_TEXT_BYTES = 2**20
 
 
 def read_timeout(files: TrialFiles) -> Failure | None:
-    """The failure of a trial whose process ended itself because it took too long."""
+    """The failure of a trial whose process ended itself, or was killed, because it took too long."""
     if not files.timeout.is_file():
         return None
-    first, _, _ = read_bounded(files.timeout, max_bytes=_MAX_TEXT_BYTES).decode(errors="replace").partition("\n")
-    return Failure(Reason.TIMEOUT, f"{first} {files.timeout.name} shows what every thread did") if first else None
+    text = read_bounded(files.timeout, max_bytes=_MAX_TEXT_BYTES).decode(errors="replace")
+    first, _, rest = text.partition("\n")
+    where = f" {files.timeout.name} shows what every thread did" if rest else ""
+    return Failure(Reason.TIMEOUT, first + where) if first else None
+
+
+def note_timeout(files: TrialFiles, timeout_s: float, *, grace_s: float) -> None:
+    """Leaves the same word of a trial whose process did not end itself, and is killed for it."""
+    files.path.mkdir(exist_ok=True)
+    told = f"Timeout ({timeout_s:g} s): killed {grace_s:g} s later, as its process was stopped or hung and did not end"
+    write_aside(files.timeout, f"{told}\n")
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ from search.running.slots import Slot
 from search.running.time_limit import read_timeout, time_limit
 from search.running.trial_message import (
     add_processor_s,
+    begin_message,
     explain_traceback,
     failure_message,
     storage_message,
@@ -96,6 +97,8 @@ def run_trial(config: dict[str, Any], shared: Shared) -> None:
         workers, are_new = _find_workers(shared)
         try:
             workers.wait_until_ready()
+            if shared.timeout_s is not None and shared.slot.num_workers > 1:
+                tune.report(begin_message())
             with time_limit(files, shared.timeout_s):
                 workers.run(assignment, report)
         except Exception as error:

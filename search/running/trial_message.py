@@ -19,6 +19,7 @@ _REASON = "failure_reason"
 _MESSAGE = "failure_message"
 _STORAGE = "storage_failure"
 _PROCESSOR_S = "processor_s"
+_BEGUN = "has_begun"
 
 
 def parse_epoch(result: Mapping[str, Any]) -> Epoch:
@@ -51,6 +52,11 @@ def parse_storage_failure(result: Mapping[str, Any]) -> str | None:
     return result.get(_STORAGE)
 
 
+def tells_of_begin(result: Mapping[str, Any]) -> bool:
+    """Whether a Tune result says no more than that the trial's workers are at work."""
+    return _BEGUN in result
+
+
 def explain_traceback(text: str) -> Failure:
     """What a traceback says was raised, the first line of it, and whether memory ran out or a GPU cannot be used."""
     lines = [line for line in text.strip().splitlines() if line.strip()]
@@ -75,3 +81,8 @@ def with_device(message: Mapping[str, Any], device: str) -> dict[str, Any]:
 def storage_message(problem: str) -> dict[str, str]:
     """The result that says what kept the trial from saving."""
     return {_STORAGE: problem}
+
+
+def begin_message() -> dict[str, bool]:
+    """The result that says that the trial's workers are at work."""
+    return {_BEGUN: True}

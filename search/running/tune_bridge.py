@@ -20,12 +20,14 @@ from search.records.record import Failure, Reason
 from search.running.progress import Progress
 from search.running.retention import Retention
 from search.running.time_limit import read_timeout
+from search.running.time_watch import TimeWatch
 from search.running.trial_message import (
     parse_device,
     parse_epoch,
     parse_failure,
     parse_processor_s,
     parse_storage_failure,
+    tells_of_begin,
 )
 from search.study.search_study import SearchStudy
 
@@ -80,8 +82,17 @@ class StudyScheduler(_NotSaved, FIFOScheduler):
 
     _supports_buffered_results = False
 
-    def __init__(self, study: SearchStudy, experiment: Experiment, *, retention: Retention, progress: Progress) -> None:
+    def __init__(
+        self,
+        study: SearchStudy,
+        experiment: Experiment,
+        *,
+        retention: Retention,
+        progress: Progress,
+        time_watch: TimeWatch | None = None,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._time_watch = time_watch
         self._live: dict[TuneTrial, None] = {}  # in the order in which they came
         self._study = study
         self._experiment = experiment
@@ -91,6 +102,8 @@ class StudyScheduler(_NotSaved, FIFOScheduler):
     def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
         self._live.pop(trial, None)  # one that is started again goes to the end
         self._live[trial] = None
+        if self._time_watch is not None:
+            self._time_watch.follow(tune_controller, trial)
         _take_for_deaths(tune_controller)
 
     def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
@@ -127,6 +140,8 @@ class StudyScheduler(_NotSaved, FIFOScheduler):
         number = trial.config["number"]
         if not self._study.is_running(number):
             return str(TrialScheduler.STOP)
+        if tells_of_begin(result):
+            return str(TrialScheduler.CONTINUE)
         problem = parse_storage_failure(result)
         if problem is not None:
             raise Halt(f"{problem}; nothing that was saved before is lost")

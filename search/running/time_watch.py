@@ -1,0 +1,62 @@
+"""Ends trials that outlast their time limit although their own process should have ended itself."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.experiment import Trial as TuneTrial
+
+from search.records.experiment import Experiment
+from search.running.time_limit import note_timeout
+
+_GRACE_S = 15.0  # for the trial to begin, and for its process to end itself
+
+
+class TimeWatch(tune.Callback):
+    """Kills, on whichever node, the process of a trial that has run for ``timeout_s`` seconds and a grace: a process
+    that is stopped, or hangs in a driver or a file system, cannot end itself.
+
+    ``waits_for_word``: a trial's time begins with the first that it tells, as its workers wait for room before that;
+    else it begins when Tune has it run.
+    """
+
+    def __init__(self, experiment: Experiment, timeout_s: float, *, waits_for_word: bool) -> None:
+        self._experiment = experiment
+        self._timeout_s = timeout_s
+        self._waits_for_word = waits_for_word
+        self._controllers: dict[TuneTrial, Any] = {}
+        self._since_s: dict[TuneTrial, float] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its callbacks; the study is the record
+
+    def follow(self, tune_controller: Any, trial: TuneTrial) -> None:
+        """Watches a trial until it ends."""
+        self._controllers[trial] = tune_controller
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: TuneTrial, result: Any, **info: Any) -> None:
+        self._since_s.setdefault(trial, time.monotonic())
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        now_s = time.monotonic()
+        for trial, controller in list(self._controllers.items()):
+            if trial.is_finished():  # type: ignore[no-untyped-call]
+                del self._controllers[trial]
+            if trial.status != TuneTrial.RUNNING or trial in controller._resetting_trials:
+                self._since_s.pop(trial, None)
+                continue
+            if not self._waits_for_word:
+                self._since_s.setdefault(trial, now_s)
+            if now_s > self._since_s.get(trial, now_s) + self._timeout_s + _GRACE_S:
+                self._kill(trial, controller)
+
+    def _kill(self, trial: TuneTrial, controller: Any) -> None:
+        note_timeout(self._experiment.trial(trial.config["number"]), self._timeout_s, grace_s=_GRACE_S)
+        trial.max_failures = 0  # as for any trial that takes too long, there is no other attempt
+        del self._controllers[trial]
+        tracked = controller._trial_to_actor[trial]
+        handle, _ = controller._actor_manager._live_actors_to_ray_actors_resources[tracked]
+        ray.kill(handle)
