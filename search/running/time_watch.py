@@ -57,6 +57,7 @@ class TimeWatch(tune.Callback):
         note_timeout(self._experiment.trial(trial.config["number"]), self._timeout_s, grace_s=_GRACE_S)
         trial.max_failures = 0  # as for any trial that takes too long, there is no other attempt
         del self._controllers[trial]
-        tracked = controller._trial_to_actor[trial]
-        handle, _ = controller._actor_manager._live_actors_to_ray_actors_resources[tracked]
-        ray.kill(handle)
+        living = controller._actor_manager._live_actors_to_ray_actors_resources
+        handle, _ = living.get(controller._trial_to_actor.get(trial), (None, None))
+        if handle is not None:  # else it has just died, which Tune will tell
+            ray.kill(handle)
