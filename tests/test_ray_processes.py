@@ -100,8 +100,12 @@ def test_no_process_of_ray_survives_a_killed_driver_by_five_seconds(seen: Seen) 
 
 def test_the_nodes_of_a_cluster_start_whatever_the_current_folder_holds(tmp_path: Path) -> None:
     (tmp_path / "ray.py").write_text("raise SystemExit('the wrong module')")
-    where = {"address": "127.0.0.2:1", "dashboard": "http://127.0.0.1:2", "temporary_folder": "/nowhere"}
-    record = Record(host="here", mark="mark/", num_nodes=1, **where)
+    where = {
+        "address": "127.0.0.2:1",
+        "dashboard": "http://127.0.0.1:2",
+        "temporary_folder": "/tmp/fmnist-cluster-none",
+    }
+    record = Record(host="here", mark="0123456789abcdef/", num_nodes=1, **where)
     command = LocalCluster("shadowed", directory=tmp_path)._command(record, 0)
     start = command.index("start")
     done = subprocess.run([*command[: start + 1], "--help"], cwd=tmp_path, capture_output=True, text=True, check=False)
