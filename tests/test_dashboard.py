@@ -35,7 +35,7 @@ from search.records.experiment import Experiment
 from search.records.lock import lock_experiment
 from search.records.predictions import Predictions
 from search.study.search_study import SearchStudy
-from search.workflows.evaluation import save_evaluation
+from search.workflows.saved_evaluation import save_evaluation
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = {

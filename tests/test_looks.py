@@ -11,7 +11,7 @@ from made_experiment import make_experiment
 from typer.testing import CliRunner
 
 from fmnist_models.checkpoint import save_weights
-from fmnist_models.data import Normalisation
+from fmnist_models.data import load_images, split_training
 from fmnist_models.networks import build_network
 from search.cli import app
 from search.configuration.config import SearchConfig, parse_config
@@ -25,7 +25,9 @@ from search.review.looks_text import describe_looks, is_warning
 from search.workflows import evaluation
 from search.workflows.evaluation import evaluate_and_save, evaluate_winner
 
-OPTIONS = {"data_root": Path("unused"), "normalisation": Normalisation(0.3, 0.3)}
+ROOT = Path("unused")
+IMAGES = load_images("synthetic", "train", root=ROOT, size=200)
+OPTIONS = {"data_root": ROOT, "data": split_training(IMAGES, validation_fraction=0.2, seed=0)}
 
 
 def configure(max_trials: int = 2) -> SearchConfig:
@@ -57,7 +59,7 @@ def test_a_look_that_was_cut_short_is_in_the_log(experiment: Experiment, monkeyp
     def interrupted(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(evaluation, "predict_scores", interrupted)
+    monkeypatch.setattr(evaluation, "class_scores", interrupted)
     with pytest.raises(KeyboardInterrupt):
         evaluate_and_save(experiment, configure(), None, **OPTIONS)
     [look] = list_looks(experiment)

@@ -40,8 +40,9 @@ from search.running.progress import Progress
 from search.running.runner import Outcome
 from search.running.slots import Slots
 from search.running.trainable import Trainable
-from search.workflows.evaluation import choose_trial, load_predictor
+from search.workflows.evaluation import choose_trial
 from search.workflows.repeating import are_trained, check_configuration, remove_checkpoints, train_repetitions
+from search.workflows.trained_model import load_predictor
 
 _CROSSVAL = 0x63766C64  # keeps these seeds apart from those of a search's trials and its confirmation
 # What a search has that a cross-validation has not.

@@ -6,44 +6,32 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
-import torch
 from optuna.trial import FrozenTrial
-from torch import Tensor, nn
 
-from fmnist_models.checkpoint import load_weights
 from fmnist_models.data import (
     CLASS_NAMES,
-    LabelledImages,
     Normalisation,
     TrainingData,
     load_images,
     measure_normalisation,
 )
-from fmnist_models.errors import CheckpointError, printable
-from fmnist_models.figures import draw_confusion_matrix
-from fmnist_models.files import write_aside, write_together
-from fmnist_models.flip_averaging import for_inference
+from fmnist_models.files import write_aside
 from fmnist_models.folds import FoldedImages
 from fmnist_models.metrics import score
-from fmnist_models.networks import build_network
-from fmnist_models.prediction import DeviceImages, predict_scores
-from fmnist_models.saved_model import ModelConfig, is_saved_model, save_model
-from fmnist_models.temperature import fit_temperature
-from fmnist_models.training_distance import TrainingDistance, measure_distance
+from fmnist_models.saved_model import is_saved_model
+from fmnist_models.training_distance import measure_distance
 from search.configuration.config import SearchConfig
-from search.configuration.space import MODEL
 from search.errors import ExperimentError
 from search.records.confirmation import Confirmation, choose_winner, find_final, is_settled, read_confirmation
 from search.records.evaluation_file import Evaluation, read_evaluation
-from search.records.experiment import FINAL, EvaluationFiles, Experiment
+from search.records.experiment import FINAL, Experiment
 from search.records.fold_values import fold_epochs
 from search.records.looks import begin_look, end_look
-from search.records.predictions import Predictions, format_predictions
+from search.records.predictions import Predictions
 from search.records.record import best_epoch, best_trial, best_value, is_cross_validation, read_study
-from search.running.saver import saved_epoch
+from search.workflows.saved_evaluation import save_best_model, save_evaluation
+from search.workflows.trained_model import class_scores, is_behind, load_predictor, measure_temperature
 
 RULE = "best epoch on validation images among complete trials; the test set had no part in the choice"
 RULE_NAMED = "the trial was named by hand; its best epoch on validation images"
@@ -116,7 +104,7 @@ def evaluate_trial(
             f"trial {trial.number} of {experiment.name} is a mean over folds and has no model of its own; of its "
             "search the winner alone is trained on all images, at the end"
         )
-    if epoch is not None and not trial.state.is_finished() and _is_behind(weights, epoch):
+    if epoch is not None and not trial.state.is_finished() and is_behind(weights, epoch):
         raise ExperimentError(
             f"trial {trial.number} of {experiment.name} is not at its end, and the weights of its best epoch, {epoch}, "
             "are kept with its last checkpoint alone; valid: a trial that is complete, as this one will be once its "
@@ -127,7 +115,7 @@ def evaluate_trial(
             f"trial {trial.number} of {experiment.name} has no weights; after a search only the best "
             f"{config.keep_checkpoints} (keep_checkpoints) have"
         )
-    if _is_behind(weights, epoch):
+    if is_behind(weights, epoch):
         raise ExperimentError(
             f"trial {trial.number} of {experiment.name} has weights, but not those of its best epoch, {epoch}: it was "
             "begun anew when its checkpoint could not be read; valid: another trial"
@@ -136,8 +124,8 @@ def evaluate_trial(
     test = load_images(config.dataset, "test", root=data_root, size=config.test_size)
     whole, looked_at = experiment.whole or experiment, trial.number if of_trial is None else of_trial
     look = begin_look(whole, trial=looked_at, command=command, num_images=len(test))
-    class_scores = _class_scores(model, test, normalisation=normalisation)
-    predictions = Predictions(test.labels, (class_scores / temperature).softmax(1).numpy())
+    logits = class_scores(model, test, normalisation=normalisation)
+    predictions = Predictions(test.labels, (logits / temperature).softmax(1).numpy())
     scores = score(test.labels, predictions.predicted, class_names=CLASS_NAMES)
     end_look(whole, look, accuracy=scores.accuracy)
     evaluation = Evaluation(
@@ -155,49 +143,6 @@ def evaluate_trial(
     return evaluation, predictions
 
 
-def measure_temperature(experiment: Experiment, config: SearchConfig, trial: FrozenTrial, data: TrainingData) -> float:
-    """The temperature that calibrates the trial's model on the validation images of ``data``; 1 where no weights of its
-    best epoch are kept, as of a mean over folds, or where they are unreadable."""
-    files, epoch = experiment.trial(trial.number), best_epoch(trial, config.metric)
-    files.fetch()
-    if epoch is None or fold_epochs(trial) is not None or _is_behind(files.best, epoch):
-        return 1.0
-    try:
-        model, _ = load_predictor(experiment, config, trial)
-    except ExperimentError:  # told when the trial itself is to be tested
-        return 1.0
-    scores = _class_scores(model, data.validation, normalisation=data.normalisation)
-    return fit_temperature(scores, torch.from_numpy(data.validation.labels))
-
-
-def _class_scores(model: nn.Module, images: LabelledImages, *, normalisation: Normalisation) -> Tensor:
-    """Class scores ``(N, 10)`` float32 on the CPU, in fp32, computed on a GPU if there is one."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    there = DeviceImages(images, device).images
-    return predict_scores(model.to(device), there, normalisation=normalisation).cpu()
-
-
-def load_predictor(
-    experiment: Experiment, config: SearchConfig, trial: FrozenTrial
-) -> tuple[nn.Module, dict[str, Any]]:
-    """What predicts as the trial does, from the weights that it keeps, and its hyperparameters.
-
-    Raises:
-        ExperimentError: the weights are gone or unreadable, or not of the configured space.
-    """
-    weights = experiment.trial(trial.number).best
-    try:
-        hyperparameters = config.space.suggest(trial)
-        network = build_network(hyperparameters[MODEL], hyperparameters)
-    except (ValueError, LookupError) as error:
-        raise ExperimentError(f"trial {trial.number} does not go with {experiment.config}: {error}") from error
-    try:
-        network.load_state_dict(load_weights(weights))
-    except (OSError, RuntimeError, CheckpointError) as error:
-        raise ExperimentError(f"{weights} is not a checkpoint of trial {trial.number}: {error}") from error
-    return for_inference(network, hyperparameters), hyperparameters
-
-
 def _why_unsettled(experiment: Experiment, config: SearchConfig) -> str:
     confirmed = "confirmed with fresh seeds and " if config.confirm is not None else ""
     by_hand = "" if config.folds is not None else ", and --trial N tests a trial as it was searched"
@@ -205,14 +150,6 @@ def _why_unsettled(experiment: Experiment, config: SearchConfig) -> str:
         f"{experiment.name} has no winner to test yet: it is not {confirmed}trained on all images; "
         f"`fmnist search resume` of it goes on{by_hand}"
     )
-
-
-def _is_behind(weights: Path, epoch: int) -> bool:
-    """Whether a trial's weights are missing or of another epoch; those of older versions do not say, and are not."""
-    try:
-        return saved_epoch(weights) not in (None, epoch)
-    except CheckpointError:  # told when they are loaded
-        return not weights.is_file()
 
 
 def evaluate_final(
@@ -249,48 +186,6 @@ def evaluate_final(
     )
     found = dataclasses.replace(evaluation, experiment=experiment.name, trial=of_trial, value=value)
     return found, predictions
-
-
-def save_evaluation(evaluation: Evaluation, predictions: Predictions, files: EvaluationFiles) -> None:
-    """Writes the tables, the picture and, last, the summary."""
-    scores, on = evaluation.scores, evaluation.dataset
-    rows = pd.Index(CLASS_NAMES, name=f"true \\ predicted ({on})")
-    title = (
-        f"{evaluation.experiment}, trial {evaluation.trial} ({evaluation.hyperparameters[MODEL]}): "
-        f"{scores.accuracy:.1%} of {scores.num_images:,} {on} test images"
-    )
-    shown = printable(title).replace("$", r"\$")  # between two of them matplotlib would read formulas
-    write_together(
-        {
-            files.predictions: format_predictions(predictions, class_names=CLASS_NAMES, dataset=on),
-            files.per_class: evaluation.per_class().assign(dataset=on).to_csv(index=False),
-            files.confusion_matrix: pd.DataFrame(scores.confusion, index=rows, columns=CLASS_NAMES).to_csv(),
-            files.confusion_picture: draw_confusion_matrix(scores.confusion, class_names=CLASS_NAMES, title=shown),
-            files.summary: json.dumps(evaluation.to_dict(), indent=2) + "\n",
-        }
-    )
-
-
-def save_best_model(
-    experiment: Experiment,
-    evaluation: Evaluation,
-    model: nn.Module,
-    *,
-    normalisation: Normalisation,
-    distance: TrainingDistance,
-) -> None:
-    """Writes the evaluated model, and what is needed to use it, to the experiment's ``best`` folder."""
-    model_config = ModelConfig(
-        network=evaluation.hyperparameters[MODEL],
-        hyperparameters={name: value for name, value in evaluation.hyperparameters.items() if name != MODEL},
-        normalisation=normalisation,
-        class_names=CLASS_NAMES,
-        dataset=evaluation.dataset,
-        temperature=1.0 if evaluation.temperature is None else evaluation.temperature,
-        distance_threshold=distance.threshold,
-    )
-    folder, metadata = experiment.best_weights.parent, {"epoch": str(evaluation.epoch)}
-    save_model(folder, model, model_config, metadata=metadata, distance=distance)
 
 
 @dataclass(frozen=True, kw_only=True)
