@@ -102,6 +102,17 @@ def test_open_trials_are_under_way_until_now_or_the_last_moment_that_is_known() 
     assert measure_occupancy(trials, runs, now=None).search_s == 10
 
 
+@pytest.mark.parametrize("now_s", [None, 1020])
+def test_a_trial_that_a_later_run_has_not_continued_yet_is_under_way_in_the_earlier_one_alone(
+    now_s: float | None,
+) -> None:
+    """Of three slots' trials, which a run left open, the next run has continued one."""
+    trials = [make_trial(0, 0, 1020, (10, 1000)), make_trial(1, 0, None), make_trial(2, 0, None)]
+    runs = [Run(at(-1), 3), Run(at(999), 1)]
+    found = measure_occupancy(trials, runs, now=None if now_s is None else at(now_s))
+    assert (found.search_s, found.idle_share) == (30, pytest.approx(20 / 50))
+
+
 def test_the_tail_is_what_slots_were_idle_after_the_last_trial_had_begun() -> None:
     found = measure((0, 10), (0, 6), (10, 20), num_slots=2)
     assert found.idle_share == pytest.approx(14 / 40)

@@ -75,7 +75,7 @@ def measure_occupancy(trials: Sequence[FrozenTrial], runs: Sequence[Run], *, now
     the last moment that the study tells of. Where no run says how many slots it had, as many as trials needed."""
     known = [moment for trial in trials if (moment := last_moment(trial)) is not None]
     until = max(known, default=None) if now is None else max([now, *known])
-    stays = _assign([(span, trial) for trial in trials for span in list_spans(trial, until=until)])
+    stays = _assign([(span, trial) for trial in trials for span in _list_spans(trial, runs, known, until=until)])
     num_needed = max((stay.slot + 1 for stay in stays), default=0)
     there_s: list[float] = []
     search_s = tail_s = 0.0
@@ -96,6 +96,21 @@ def measure_occupancy(trials: Sequence[FrozenTrial], runs: Sequence[Run], *, now
         slots=slots,
         stays=stays,
     )
+
+
+def _list_spans(
+    trial: FrozenTrial, runs: Sequence[Run], known: Sequence[datetime], *, until: datetime | None
+) -> list[Span]:
+    """The spans of a trial. A trial that a run left open was under way until the last moment that is ``known`` of that
+    run, and not in the runs after it, which have not continued it yet."""
+    spans = list_spans(trial, until=until)
+    if not spans or trial.datetime_complete is not None:
+        return spans
+    *earlier, (start, end) = spans
+    next_run = min((run.start for run in runs if start < run.start < end), default=None)
+    if next_run is not None:
+        end = max((moment for moment in known if start <= moment <= next_run), default=start)
+    return [*earlier, (start, end)]
 
 
 def _assign(spans: Sequence[tuple[Span, FrozenTrial]]) -> tuple[Stay, ...]:
