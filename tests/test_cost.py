@@ -15,7 +15,7 @@ from search.configuration.config import parse_config
 from search.records.cost import measure_cost, read_held
 from search.records.epochs_file import format_epochs
 from search.records.experiment import CONFIRMATION, FINAL, Experiment
-from search.records.record import PAUSES, SECONDS, list_trials, open_study
+from search.records.record import PAUSES, SECONDS, Failure, Reason, list_trials, open_study
 from search.study.search_study import SearchStudy
 
 
@@ -96,6 +96,23 @@ def test_a_trial_is_charged_over_all_runs_and_each_epoch_by_the_clock_once(tmp_p
     [trial] = list_trials(experiment)
     assert trial.user_attrs[SECONDS] == {"epochs": 2.0, "processor": 15.0}
     assert PAUSES in trial.user_attrs
+
+
+def test_a_continued_trial_that_fails_before_it_reports_again_keeps_what_it_took(tmp_path: Path) -> None:
+    raw = {"space": {"model": "customnet"}, "max_trials": 1, "max_epochs": 3, "pruner": "none"}
+    config, experiment = parse_config(raw, where="test"), Experiment(tmp_path / "x")
+    experiment.create()
+    study = SearchStudy.open(experiment, config)
+    assert study.next_assignment() is not None
+    study.charge(0, 5.0)
+    study.report(0, make_epoch(1, 0.5))
+    study.record_charges()
+    continued = SearchStudy.open(experiment, config)
+    assert continued.next_assignment() is not None
+    continued.charge(0, 1.0)
+    continued.fail(0, Failure(Reason.MEMORY, "no more memory"))
+    [trial] = list_trials(experiment)
+    assert trial.user_attrs[SECONDS] == {"epochs": 1.0, "processor": 6.0}
 
 
 def test_a_process_is_charged_what_it_used_its_start_first() -> None:

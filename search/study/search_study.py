@@ -324,7 +324,8 @@ class SearchStudy:
             return
         before = read_seconds(self.trial(number))
         processor_s = self._processor_s.pop(number) + (0.0 if before is None else before.processor)
-        epochs_s = math.fsum(self._epochs_s.get(number, {}).values())
+        # A trial that is continued reports all its epochs again, unless it ends before that.
+        epochs_s = max(math.fsum(self._epochs_s.get(number, {}).values()), 0.0 if before is None else before.epochs)
         told = {"epochs": round(epochs_s, 3), "processor": round(processor_s, 3)}
         self._running[number].set_user_attr(SECONDS, told)
 
