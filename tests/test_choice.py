@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import random
 import statistics
@@ -87,6 +88,13 @@ def test_the_estimate_stands_beside_the_winners_mean() -> None:
     assert "no part in the choice" not in describe_confirmation(make_confirmation(0.9, unbiased=0.9))
 
 
+def test_a_winner_that_alone_has_all_seeds_had_no_rival_to_be_chosen_from() -> None:
+    found = make_confirmation(0.9, 0.8, unbiased=0.9)
+    lost = dataclasses.replace(found.trials[1], values=(0.8,), num_failed=1)
+    told = describe_confirmation(dataclasses.replace(found, trials=(found.trials[0], lost)))
+    assert "no part in the choice" not in told
+
+
 def make_search(folder: Path, curves: list[list[float]], **changes: object) -> tuple[Experiment, dict[str, object]]:
     raw = {"dataset": "synthetic", "space": {"model": "customnet"}, "max_trials": len(curves), "max_epochs": 2}
     config = parse_config(raw | {"pruner": "none"} | changes, where="test")
@@ -110,10 +118,20 @@ def test_a_confirmation_with_fewer_candidates_than_wanted_is_told(tmp_path: Path
 def test_a_winner_of_the_random_draws_is_told_as_far_as_the_sampler_drew_others(tmp_path: Path) -> None:
     curves = [[0.5, 0.6 + 0.01 * (number == 3)] for number in range(12)]
     [told] = describe(*make_search(tmp_path / "a", curves), None)
-    assert told.startswith("The winner, trial 3, is one of the first 10 random draws; of the 2 trials")
+    assert told.startswith("The winner, trial 3, is one of the 10 random draws at the start; none of the 2 trials")
     assert describe(*make_search(tmp_path / "b", curves, sampler="random"), None) == []
     assert describe(*make_search(tmp_path / "c", curves[:10]), None) == []
     assert describe(*make_search(tmp_path / "d", [[0.5, 0.5]] * 11 + [[0.9, 0.9]]), None) == []
+
+
+def test_with_many_slots_tpe_draws_more_trials_at_random(tmp_path: Path) -> None:
+    """With ``deterministic`` and eight slots, trial 16 still sees no more than nine results."""
+    curves = [[0.5, 0.6 + 0.01 * (number == 16)] for number in range(20)]
+    several = {"deterministic": True, "max_concurrent_trials": 8}
+    [told] = describe(*make_search(tmp_path / "a", curves, **several), None)
+    assert told.startswith("The winner, trial 16, is one of the 17 random draws at the start; none of the 3 trials")
+    assert describe(*make_search(tmp_path / "b", curves), None) == []
+    assert describe(*make_search(tmp_path / "c", curves[:17], **several), None) == []
 
 
 def test_optunas_sampler_draws_so_many_at_random() -> None:

@@ -59,6 +59,11 @@ class Confirmation:
     trials: tuple[ConfirmedTrial, ...]
     unbiased_mean: float | None = None
 
+    @property
+    def num_candidates(self) -> int:
+        """Trials with a value from each seed, among which the winner was chosen."""
+        return sum(len(one.values) == self.num_seeds for one in self.trials)
+
     def is_sound(self) -> bool:
         """Whether it is one that a search writes; a file may say anything."""
         counts = [self.num_seeds, self.num_missing, *(() if self.winner is None else (self.winner,))]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from search.records.evaluation_file import Evaluation
 
 NUM_RANDOM = 10
-"""Trials that Optuna's TPE sampler draws at random before it learns from any."""
+"""COMPLETE or PRUNED trials that Optuna's TPE sampler wants to see before it learns from them."""
 _ENQUEUED = "enqueued"  # user attribute of a trial whose configuration was chosen
 _FEW = 3
 
@@ -55,10 +55,30 @@ def describe_choice(
         told.append(f"{complete}; the confirmation had {candidates} instead of {wanted[0]}.")
     elif num_complete < min(_FEW, len(trials)):
         told.append(f"{complete}, so the winner was chosen among few.")
-    is_drawn = settings.get("sampler") == "tpe" and _ENQUEUED not in winner.user_attrs
-    if is_drawn and winner.number < NUM_RANDOM < len(trials) and not experiment.warm_start.exists():
-        told.append(
-            f"The winner, trial {winner.number}, is one of the first {NUM_RANDOM} random draws; of the "
-            f"{len(trials) - NUM_RANDOM} trials that the sampler drew from what it had learned, none won."
-        )
+    is_by_tpe = settings.get("sampler") == "tpe" and not experiment.warm_start.exists()
+    if is_by_tpe and _is_random(winner, settings, trials):
+        drawn = [trial for trial in trials if _ENQUEUED not in trial.user_attrs]
+        num_learned = sum(not _is_random(trial, settings, trials) for trial in drawn)
+        if num_learned:
+            told.append(
+                f"The winner, trial {winner.number}, is one of the {len(drawn) - num_learned} random draws at the "
+                f"start; none of the {num_learned} trials that TPE suggested later was better."
+            )
     return told
+
+
+def _is_random(trial: FrozenTrial, settings: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> bool:
+    """Whether TPE drew the trial at random, as it saw too few results: with ``deterministic`` those up to number
+    k - ``max_concurrent_trials``, else those that had ended when the trial began."""
+    if _ENQUEUED in trial.user_attrs:
+        return False
+    window = settings.get("max_concurrent_trials") if settings.get("deterministic") else None
+    num_seen = 0
+    for other in trials:
+        if other.state not in (TrialState.COMPLETE, TrialState.PRUNED):
+            continue
+        if window is not None:
+            num_seen += other.number <= trial.number - window
+        elif other.datetime_complete is not None and trial.datetime_start is not None:
+            num_seen += other.datetime_complete <= trial.datetime_start
+    return num_seen < NUM_RANDOM

@@ -49,7 +49,7 @@ def describe_confirmation(confirmation: Confirmation) -> str:
 
 def _describe_unbiased(confirmation: Confirmation) -> str:
     """What is left of the luck of the choice, in a sentence; nothing where there was no choice."""
-    if len(confirmation.trials) == 1:
+    if confirmation.num_candidates == 1:
         return ""
     if confirmation.unbiased_mean is None:
         return " The best of several means is likely too good; one seed cannot tell by how much, two or more can."
