@@ -111,8 +111,9 @@ def show_range(values: Sequence[float], at_least: Sequence[bool] | None = None, 
     text = _bounded(two_digits(middle), is_bound) + unit
     if len(values) == 1:
         return text
-    bounded = sorted(zip(values, at_least or [False] * len(values), strict=True))
-    low, high = (_bounded(two_digits(value, like=middle), bound) for value, bound in (bounded[0], bounded[-1]))
+    bounds = at_least or [False] * len(values)
+    low = _bounded(two_digits(min(values), like=middle), min(zip(values, bounds, strict=True))[1])
+    high = _bounded(two_digits(max(values), like=middle), any(bounds))  # a lower bound may be of the largest value
     return f"{text}, {low}–{high}{unit}"
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -24,6 +25,7 @@ from ray.tune.search.optuna import OptunaSearch
 from benchmarks.configurations import SPACE
 from benchmarks.peers.expert import Labelled, load_images, train
 from benchmarks.peers.job import Job
+from cluster.token import own_token
 
 _ADDRESS = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"  # loopback; Linux's Ray replaces 127.0.0.1
 
@@ -72,14 +74,17 @@ def search(job: Job) -> None:
 def main() -> None:
     job = Job.read(sys.argv[1])
     os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
-    with tempfile.TemporaryDirectory(prefix="bench-ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-ray-", dir="/tmp", ignore_cleanup_errors=True) as folder,
+        own_token(Path(folder, "token")),
+    ):
         ray.init(
             "local",
             num_cpus=job.num_trials_at_once,
             num_gpus=0,
             include_dashboard=False,
             _node_ip_address=_ADDRESS,
-            _temp_dir=folder,
+            _temp_dir=f"{folder}/ray",
         )
         try:
             search(job)
