@@ -22,7 +22,8 @@ _NUM_FEATURES = 3 * (28 // _CELL) ** 2
 _BRIGHTNESS_WEIGHT = 2.0
 _LEAST_SLOPE = 0.02  # five grey levels, below which slopes count as noise
 _MIDDLE_SLOPE = 2.0  # keeps features near 0, where differences of squares lose fewer digits
-_LEAST_THRESHOLD = 0.1  # rounding alone puts equal images some hundredths apart
+LEAST_THRESHOLD = 0.1
+"""No threshold is lower: rounding alone puts equal images some hundredths apart."""
 _BATCH = 1000
 
 
@@ -86,5 +87,5 @@ def measure_distance(train: npt.NDArray[np.uint8], validation: npt.NDArray[np.ui
     references = describe(torch.from_numpy(np.array(train[:_NUM_REFERENCES]))).half()
     found = np.sort(distances(TrainingDistance(references, threshold=1.0), validation))
     allowed = int(FLAGGED_SHARE * len(found))
-    threshold = max(float(found[len(found) - 1 - allowed]), _LEAST_THRESHOLD)
+    threshold = max(float(found[len(found) - 1 - allowed]), LEAST_THRESHOLD)
     return TrainingDistance(references, threshold=threshold)

@@ -197,7 +197,12 @@ def _search(request: Request, place: _Place, stack: contextlib.ExitStack) -> tup
     queue = read_queue(request.enqueue, config.space) if request.enqueue else ()
     check_room(experiment, config, num_slots=slots.count)
     noted = read_noted(experiment)
-    warm = begin_run(experiment, config, warm_start=request.warm_start, num_slots=slots.count)
+    warm = begin_run(
+        experiment,
+        config,
+        warm_start=request.warm_start,
+        num_slots=None if place.may_grow else min(slots.count, config.max_trials),  # of slots that may come: those used
+    )
     with undone_if_refused(noted):
         study = SearchStudy.open(experiment, config, warm=warm.trials)
     experiment.send()

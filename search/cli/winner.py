@@ -94,6 +94,12 @@ def predict(
         return
     console = Console()
     _print_predictions(rows, f"{winner.name}, {winner.config.network} on {winner.config.dataset}", console)
+    if threshold is not None and winner.config.temperature == 1:
+        say(
+            "The probabilities are not calibrated: the search left no model to fit a temperature with on images that "
+            "the model was not trained on.",
+            console,
+        )
     if threshold is None:
         say(
             "This model was saved without a temperature and a distance threshold: its probabilities are not "

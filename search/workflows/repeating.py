@@ -86,7 +86,7 @@ def train_repetitions(
     total = len(before) + len(_missing(before, wanted))
     config = _derive_config(prepared, total, time_left_s=time_left_s, keep_weights=keep_weights)
     with contextlib.nullcontext() if is_held else hold_experiment(experiment):
-        begin_run(experiment, config, num_slots=slots.count)
+        begin_run(experiment, config, num_slots=min(slots.count, total))
         study = open_study(experiment, study_storage=config.study_storage, direction=DIRECTIONS[config.metric])
         trials = study.get_trials(deepcopy=False)
         missing = _missing(trials, wanted)
