@@ -231,7 +231,8 @@ def _bare_loop(numbers: list[int], job: Job, barrier: Barrier, measured: Any) ->
 def choose_precision(job: Job) -> tuple[str, list[str]]:
     """What our search would train in here, by its probe, and what that measured."""
     notes: list[str] = []
-    precision = decide_precision(parse_config(search_config(job), where="benchmark"), notes)
+    num_train = round(job.num_images * (1 - job.validation_fraction))
+    precision = decide_precision(parse_config(search_config(job), where="benchmark"), notes, num_train=num_train)
     assert isinstance(precision, str)  # of one network
     return precision, notes
 

@@ -252,9 +252,7 @@ def test_fewer_than_two_experiments_are_refused(two: list[Experiment], fmnist: A
 
 
 def test_settings_that_json_does_not_have_are_shown_as_text(two: list[Experiment], fmnist: Any) -> None:
-    two[0].config.write_text(
-        two[0].config.read_text() + "x: .nan\ny: 2020-01-01\n'\\e[2J': [.inf]\n".replace("\\e", "z")
-    )
+    two[0].config.write_text(two[0].config.read_text() + "x: .nan\n'\\e[2J': [.inf]\n".replace("\\e", "z"))
     value = json.loads(fmnist("experiments", "compare", "a", "b", "--json")[1])
     assert value["settings"]["x"] == ["nan", None]
     assert fmnist("experiments", "compare", "a", "b")[0] == 0

@@ -216,14 +216,14 @@ def test_an_ended_trial_leaves_one_file(costs: Costs) -> None:
     assert there == {"epochs.csv": TRIALS, "best.safetensors": 1}
 
 
-def test_the_journal_has_a_line_for_each_trial_and_epoch_two_for_an_end_and_one_for_a_decision_to_prune(
+def test_the_journal_has_a_line_for_each_trial_and_epoch_three_for_an_end_and_one_for_a_decision_to_prune(
     costs: Costs,
 ) -> None:
     pruned = sum(trial.state == TrialState.PRUNED for trial in costs.trials)
     assert pruned
     lines = costs.experiment.journal.read_bytes().splitlines()
-    assert len(lines) == 1 + TRIALS + costs.num_epochs + 2 * TRIALS + pruned, (
-        "one for the study itself, and what each trial took"
+    assert len(lines) == 1 + TRIALS + costs.num_epochs + 3 * TRIALS + pruned, (
+        "one for the study itself, and of each trial its device and what it took"
     )
 
 

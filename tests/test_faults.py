@@ -392,7 +392,7 @@ def test_an_experiment_is_held_before_anything_is_compared_or_started(
         ["crossval", changed, "--name", "small", "--set", "space.lr=0.001"],
     ):
         with lock_experiment(Experiment(folder / "small")):
-            code, _, err = fmnist(capsys, *command, changed, "--name", "small")
+            code, _, err = fmnist(capsys, *command)
             assert (code, f"is being run by process {os.getpid()}" in err) == (2, True), err
 
 
@@ -435,7 +435,7 @@ def test_a_search_holds_its_experiment_until_its_ray_is_gone(
             held.append(Experiment(folder / "small").is_held())
 
     def interrupt(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(session, "local_ray", local)
     monkeypatch.setattr(main_job, "run_search", interrupt)
@@ -885,7 +885,7 @@ def test_no_trial_starts_when_the_disk_is_nearly_full_or_max_disk_gb_is_reached(
         with pytest.raises(ExperimentError, match=r"nearly full: 0\.00\d+ GB are free"):
             Retention(experiment, config, ()).before_trial()
         with pytest.raises(ConfigError, match="max_disk_gb"):
-            check_room(experiment, config, num_slots=10)
+            check_room(experiment, config.model_copy(update={"max_trials": 10}), num_slots=10)
 
 
 def test_a_finished_search_is_shown_again_or_refused_clearly_on_a_full_disk(

@@ -151,7 +151,7 @@ def test_experiments_are_found_and_made_there(
     code, _, err = run_fmnist(capsys, "crossval", "~/c.yaml")
     assert code == 2
     assert str(home / "c.yaml") in err
-    assert "the home folder of ~no-such-user" in run_fmnist(capsys, "trials", NOBODY)[2]
+    assert f"there is no experiment '{NOBODY}'" in run_fmnist(capsys, "trials", NOBODY)[2]
     assert list(Path.cwd().iterdir()) == []
 
 

@@ -220,7 +220,7 @@ def test_a_search_begun_on_one_machine_is_continued_and_read_on_others(store: St
         fmnist(third, "evaluate", "small", "--trial", str(best), "--experiments-dir", store.address, "--json")
     )
     assert evaluated["value"] == rows[0]["value"]
-    Image.new("L", (28, 28)).save(tmp_path / "garment.png")
+    Image.linear_gradient("L").resize((28, 28)).save(tmp_path / "garment.png")
     predicted = json.loads(fmnist(third, "predict", f"{store.address}/small", str(tmp_path / "garment.png"), "--json"))
     assert len(predicted["predictions"][0]["classes"]) == 3
     listed = json.loads(fmnist(third, "experiments", "--experiments-dir", store.address, "--json"))

@@ -121,9 +121,19 @@ def test_a_trial_that_goes_on_elsewhere_has_both_devices(experiment: Experiment)
     study = SearchStudy.open(experiment, make_config())
     assignment = study.next_assignment()
     assert assignment is not None
-    for device in ("cpu", "cpu", "NVIDIA H200", "cpu"):
+    for epoch, device in enumerate(("cpu", "cpu", "NVIDIA H200", "cpu"), start=1):
         study.note_device(assignment.number, device)
+        study.report(assignment.number, make_epoch(epoch, 0.5))
     assert study.trial(0).user_attrs["device"] == "cpu, then NVIDIA H200"
+
+
+def test_a_trial_that_fails_at_once_has_its_device(experiment: Experiment) -> None:
+    study = SearchStudy.open(experiment, make_config())
+    assignment = study.next_assignment()
+    assert assignment is not None
+    study.note_device(assignment.number, "cpu")
+    study.fail(assignment.number, FAILURE)
+    assert study.trial(0).user_attrs["device"] == "cpu"
 
 
 def test_failing_an_ended_trial_changes_nothing(experiment: Experiment) -> None:

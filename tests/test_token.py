@@ -100,7 +100,7 @@ def test_a_token_file_may_lie_in_the_home_folder(monkeypatch: pytest.MonkeyPatch
         ({"RAY_AUTH_TOKEN_PATH": "/nowhere/token"}, "/nowhere/token cannot be read: No such file"),
         ({"RAY_AUTH_TOKEN_PATH": "/dev/null"}, "/dev/null.* has no token"),
         ({"RAY_AUTH_TOKEN_PATH": "/proc"}, "/proc cannot be read: Is a directory"),
-        ({"RAY_AUTH_TOKEN_PATH": "~nobody-has-this-name/token"}, "cannot be read"),
+        ({"RAY_AUTH_TOKEN_PATH": "~nobody-has-this-name/token"}, "the home folder of ~nobody-has-this-name is"),
         ({"RAY_AUTH_MODE": "token"}, "RAY_AUTH_MODE is 'token', but there is no token"),
         ({"RAY_AUTH_MODE": " token"}, "RAY_AUTH_MODE is ' token'; valid: token, disabled"),
     ],

@@ -91,6 +91,7 @@ class SearchStudy:
         self._suggester = Suggester(config, window=self._window, warm=warm, horizon=horizon)
         self._standings = _build_standings(config, window=self._window if config.deterministic else None)
         self._running: dict[int, Trial] = {}
+        self._devices: dict[int, str] = {}  # of running trials, until they are recorded
         self._epochs_s: dict[int, dict[int, float]] = {}
         self._processor_s: dict[int, float] = {}
         # Kept beside the study, from which Optuna would make a list of all trials each time.
@@ -185,6 +186,7 @@ class SearchStudy:
         changes nothing.
         """
         with one_append(self.study._storage):
+            self._record_device(number)
             known = self.trial(number)
             self._epochs_s.setdefault(number, {})[epoch.epoch] = epoch.epoch_s
             if epoch.epoch not in known.intermediate_values:
@@ -197,7 +199,14 @@ class SearchStudy:
             return self._settle(number)
 
     def note_device(self, number: int, device: str) -> None:
-        """Records the device that a running trial trains on; one that goes on elsewhere has both."""
+        """Takes the device that a running trial trains on; recorded with its next epoch or its failure."""
+        self._devices[number] = device
+
+    def _record_device(self, number: int) -> None:
+        """A trial that goes on elsewhere has both devices."""
+        device = self._devices.pop(number, None)
+        if device is None:
+            return
         known = self.trial(number).user_attrs.get(DEVICE)
         before = known.split(DEVICE_SEPARATOR) if isinstance(known, str) else []
         if device not in before:
@@ -209,6 +218,7 @@ class SearchStudy:
             return
         trial = self._running[number]
         with one_append(self.study._storage):
+            self._record_device(number)
             trial.set_user_attr(MESSAGE, failure.message)
             trial.set_user_attr(REASON, failure.reason.value)
             self._settle(number)
