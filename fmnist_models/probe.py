@@ -15,6 +15,7 @@ from fmnist_models.training import Training, TrainingPlan
 
 _SIDE = 28
 _FEW = 16  # images a step of a network that is slow: enough to tell, and seconds less
+_GROWTH = 4
 _ROUNDS = 8
 _MIN_ROUNDS = 2
 _STEPS_OF_A_PAIR = 2 * (1 + _MIN_ROUNDS)  # at least; the first ones do not count
@@ -86,15 +87,21 @@ def _steps(plan: TrainingPlan, batch_size: int, *, device: torch.device) -> Iter
 
 
 def _affordable(plan: TrainingPlan, batch_size: int, *, device: torch.device, step_s: float) -> int:
-    """How many of ``batch_size`` images a step of about ``step_s`` has, by the time that a step of a few takes."""
-    if batch_size <= _FEW:
-        return batch_size
-    steps = _steps(plan, _FEW, device=device)
-    next(steps)
-    start_s = time.perf_counter()
-    next(steps)
-    took_s = time.perf_counter() - start_s
-    return batch_size if took_s * batch_size <= step_s * _FEW else max(_FEW, int(step_s / took_s * _FEW))
+    """How many of ``batch_size`` images a step of about ``step_s`` has. Tried with more and more images, as a GPU takes
+    as long for a few images as for many."""
+    size = min(_FEW, batch_size)
+    while size < batch_size:
+        steps = _steps(plan, size, device=device)
+        next(steps)
+        start_s = time.perf_counter()
+        next(steps)
+        took_s = time.perf_counter() - start_s
+        if took_s * batch_size <= step_s * size:
+            return batch_size
+        if _GROWTH * took_s > step_s:
+            return max(_FEW, min(batch_size, int(size * step_s / took_s)))
+        size = min(batch_size, _GROWTH * size)
+    return batch_size
 
 
 def _time_in_turns(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -130,10 +130,10 @@ def test_what_is_clearly_slower_is_not_timed_for_long(monkeypatch: pytest.Monkey
     assert turns == [*LAYOUTS] * 3
 
 
-def test_a_large_batch_is_timed_in_seconds_by_fewer_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a clock that goes on by 10 ms an image, a step of 8,192 images takes 82 s."""
+def script_steps(monkeypatch: pytest.MonkeyPatch, *, step_s: Callable[[int], float]) -> tuple[list[int], list[float]]:
+    """Steps that take ``step_s(images)`` by a clock of their own: the sizes that are asked for, and the clock."""
     asked: list[int] = []
-    clock_s = 0.0
+    clock_s = [0.0]
 
     class Scripted:
         def __init__(self, plan: TrainingPlan, data: TrainingData, *, device: object) -> None:
@@ -141,21 +141,36 @@ def test_a_large_batch_is_timed_in_seconds_by_fewer_images(monkeypatch: pytest.M
             asked.append(self._size)
 
         def epochs(self) -> Any:
-            nonlocal clock_s
             while True:
-                clock_s += 0.01 * self._size
+                clock_s[0] += step_s(self._size)
                 yield None
 
     monkeypatch.setattr(probe, "Training", Scripted)
-    monkeypatch.setattr(probe, "time", SimpleNamespace(thread_time=lambda: clock_s, perf_counter=lambda: clock_s))
+    clock = SimpleNamespace(thread_time=lambda: clock_s[0], perf_counter=lambda: clock_s[0])
+    monkeypatch.setattr(probe, "time", clock)
+    return asked, clock_s
+
+
+def test_a_batch_that_takes_no_longer_than_a_few_images_is_timed_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: by a sixteenth of the images another precision may look faster."""
+    asked, clock_s = script_steps(monkeypatch, step_s=lambda images: max(0.005, 1e-5 * images))
+    plan = TrainingPlan(network="customnet", hyperparameters={}, num_epochs=1, seed=0)
+    seconds_per_step(plan, LAYOUTS, seconds=3.0, device=CPU, num_threads=1, batch_size=8192)
+    assert asked[-1] == 8192
+    assert clock_s[0] < 4
+
+
+def test_a_large_batch_is_timed_in_seconds_by_fewer_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that goes on by 10 ms an image, a step of 8,192 images takes 82 s."""
+    asked, clock_s = script_steps(monkeypatch, step_s=lambda images: 0.01 * images)
     plan = TrainingPlan(network="customnet", hyperparameters={}, num_epochs=1, seed=0)
     options: dict[str, Any] = {"device": CPU, "num_threads": 1, "batch_size": 8192}
     seconds_per_step(plan, tuple(ARITHMETICS), seconds=3.0, **options)
     assert set(asked) == {16}
-    assert clock_s < 4
+    assert clock_s[0] < 4
     asked.clear()
     seconds_per_step(plan, LAYOUTS, seconds=30.0, **options)
-    assert asked == [16, pytest.approx(500, abs=1), asked[1]]
+    assert asked == [16, 64, 256, pytest.approx(500, abs=1), asked[3]]
 
 
 def test_no_more_images_are_timed_than_a_trial_trains_on(timings: dict[str, dict[str, float]]) -> None:
