@@ -9,8 +9,9 @@ from epochs import make_epoch
 
 from search.configuration.config import SearchConfig
 from search.records.experiment import Experiment
+from search.records.lock import hold_experiment
 from search.records.record import Failure, Reason
-from search.running.continuation import open_experiment
+from search.running.continuation import begin_run
 from search.study.search_study import SearchStudy
 
 FAILED = None
@@ -19,7 +20,8 @@ FAILED = None
 def make_experiment(path: Path, config: SearchConfig, curves: Iterable[Sequence[float] | None]) -> Experiment:
     """One trial for each curve of validation accuracies; one that is cut short is left running, ``FAILED`` fails."""
     experiment = Experiment(path, config.study_storage)
-    with open_experiment(experiment, config):
+    with hold_experiment(experiment):
+        begin_run(experiment, config)
         study = SearchStudy.open(experiment, config)
         for curve in curves:
             assignment = study.next_assignment()

@@ -29,7 +29,8 @@ from fmnist_models.seeds import derive_seed
 from fmnist_models.training import DivergedError, Training, TrainingPlan
 from search.configuration.config import SearchConfig, parse_config
 from search.records.experiment import Experiment
-from search.running.continuation import open_experiment
+from search.records.lock import hold_experiment
+from search.running.continuation import begin_run
 from search.running.preparation import Prepared
 from search.running.progress import SilentProgress
 from search.running.runner import run_trials
@@ -235,7 +236,8 @@ def search_and_confirm(folder: Path, data: TrainingData, *, epoch_s: float = 0.0
     """Runs, or continues, a search on the connected Ray whose best trial was lucky, to its end; one trial at a time."""
     config = scripted_config([GOOD, BAD], **{**LUCKY, "max_concurrent_trials": 1, **settings})
     experiment = Experiment(folder)
-    with open_experiment(experiment, config):
+    with hold_experiment(experiment):
+        begin_run(experiment, config)
         study = SearchStudy.open(experiment, config)
         study.enqueue([{"lr": GOOD}, {"lr": BAD}])
         return run_search(

@@ -36,6 +36,7 @@ from search.records.database import Access, open_database
 from search.records.evaluation_file import Evaluation
 from search.records.experiment import CONFIRMATION, FINAL, Experiment
 from search.records.inventory import State, summarise
+from search.records.lock import hold_experiment
 from search.records.record import Failure, Reason, best_epoch, best_value, list_trials, open_study
 from search.records.removal import remove_experiments
 from search.records.repetition import Repetition, read_repetition
@@ -44,7 +45,7 @@ from search.report.material import read_material
 from search.review.comparison import compare
 from search.review.confirmation_text import describe_confirmation
 from search.review.loaded import load_experiment
-from search.running.continuation import check_continuation, open_experiment
+from search.running.continuation import begin_run, check_continuation
 from search.running.preparation import Prepared, load_training_data
 from search.running.runner import Outcome
 from search.study.search_study import SearchStudy
@@ -82,7 +83,8 @@ def repeat(experiment: Experiment, repetitions: Sequence[Repetition], values: Ma
     there = list_trials(experiment) if experiment.exists() else []
     size = len(there) + len(repetitions)
     config = configure(confirm=None, max_trials=size, sampler="random", pruner="none", keep_checkpoints=1)
-    with open_experiment(experiment, config):
+    with hold_experiment(experiment):
+        begin_run(experiment, config)
         study = open_study(experiment, study_storage=None, direction=DIRECTIONS[config.metric])
         repeating = SearchStudy(study, config, repetitions=repetitions)
         while (assignment := repeating.next_assignment()) is not None:
@@ -156,7 +158,8 @@ def test_for_a_loss_less_is_better_and_optimism_is_positive_where_the_search_loo
     config = configure(metric="val_loss", confirm={"top": 2, "seeds": 1})
     losses = ([0.5, 0.2, 0.3], [0.6, 0.5, 0.25])
     experiment = Experiment(tmp_path / "a")
-    with open_experiment(experiment, config):
+    with hold_experiment(experiment):
+        begin_run(experiment, config)
         study = SearchStudy.open(experiment, config)
         for curve in losses:
             assignment = study.next_assignment()
@@ -167,7 +170,8 @@ def test_for_a_loss_less_is_better_and_optimism_is_positive_where_the_search_loo
     wanted = plan_confirmation(trials, metric="val_loss", top=2, num_seeds=1, seed=0)
     part = experiment.part(CONFIRMATION)
     alone = config.model_copy(update={"confirm": None, "max_trials": 2})
-    with open_experiment(part, alone):
+    with hold_experiment(part):
+        begin_run(part, alone)
         repeating = SearchStudy(open_study(part, study_storage=None, direction="minimize"), alone, repetitions=wanted)
         for loss in (0.4, 0.3):
             assignment = repeating.next_assignment()
@@ -365,7 +369,8 @@ def test_a_search_may_be_continued_with_a_confirmation(tmp_path: Path) -> None:
 def test_an_interrupted_repetition_comes_out_again_as_it_was(tmp_path: Path) -> None:
     experiment = make_search(tmp_path / "a")
     wanted, part, config = plan(list_trials(experiment)), experiment.part(CONFIRMATION), configure(max_trials=4)
-    with open_experiment(part, config):
+    with hold_experiment(part):
+        begin_run(part, config)
         study = open_study(part, study_storage=None, direction="maximize")
         first = SearchStudy(study, config, repetitions=wanted).next_assignment()
         again = SearchStudy(study, config, repetitions=wanted[1:])
@@ -376,7 +381,8 @@ def test_an_interrupted_repetition_comes_out_again_as_it_was(tmp_path: Path) -> 
 def test_a_deterministic_search_confirms_as_many_at_a_time(tmp_path: Path) -> None:
     config = configure(deterministic=True, max_concurrent_trials=1, max_trials=4)
     part = make_search(tmp_path / "a").part(CONFIRMATION)
-    with open_experiment(part, config):
+    with hold_experiment(part):
+        begin_run(part, config)
         study = open_study(part, study_storage=None, direction="maximize")
         repeating = SearchStudy(study, config, repetitions=plan(list_trials(Experiment(tmp_path / "a"))))
         assert [repeating.next_assignment() is not None for _ in range(5)] == [True] * 4 + [False]
@@ -490,7 +496,8 @@ def test_removing_an_experiment_removes_the_studies_of_its_parts(tmp_path: Path,
     config = configure(study_storage=sqlite_address)
     experiment = make_experiment(tmp_path / "a", config, CURVES)
     part = experiment.part(CONFIRMATION)
-    with open_experiment(part, config):
+    with hold_experiment(part):
+        begin_run(part, config)
         study = open_study(part, study_storage=sqlite_address, direction="maximize")
         assert SearchStudy(study, config, repetitions=plan(list_trials(experiment))).next_assignment() is not None
     reference = read_reference(part)

@@ -12,7 +12,8 @@ from epochs import make_epoch
 from search.configuration.config import SearchConfig, parse_config
 from search.errors import ConfigError
 from search.records.experiment import Experiment
-from search.running.continuation import check_continuation, open_experiment
+from search.records.lock import hold_experiment
+from search.running.continuation import begin_run, check_continuation
 from search.study.search_study import SearchStudy
 
 SPACE: dict[str, Any] = {"model": "customnet", "lr": {"float": [1e-4, 1e-2], "log": True}}
@@ -25,7 +26,8 @@ def make_config(**changes: Any) -> SearchConfig:
 
 def run(experiment: Experiment, config: SearchConfig, *, warm_start: Experiment | None = None) -> int:
     """Runs the search; gives how many warm trials it learned from."""
-    with open_experiment(experiment, config, warm_start=warm_start) as warm:
+    with hold_experiment(experiment):
+        warm = begin_run(experiment, config, warm_start=warm_start)
         study = SearchStudy.open(experiment, config, warm=warm.trials)
         while (assignment := study.next_assignment()) is not None:
             study.report(assignment.number, make_epoch(1, 0.5))
@@ -90,7 +92,8 @@ def test_a_warm_start_is_kept_and_may_not_change(experiment: Experiment, tmp_pat
 
 def test_a_warm_start_of_a_run_that_never_came_to_a_study_is_forgotten(experiment: Experiment, tmp_path: Path) -> None:
     running, killed = Experiment(tmp_path / "running"), Experiment(tmp_path / "killed")
-    with open_experiment(running, make_config(), warm_start=experiment):
+    with hold_experiment(running):
+        begin_run(running, make_config(), warm_start=experiment)
         shutil.copytree(running.path, killed.path)  # no study is made
     assert killed.warm_start.exists()
     assert run(killed, make_config()) == 0

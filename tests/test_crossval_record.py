@@ -26,6 +26,7 @@ from search.configuration.config import load_config, parse_config
 from search.errors import ConfigError
 from search.records.cross_validation import CrossValidation, estimate, read_cross_validation
 from search.records.experiment import Experiment
+from search.records.lock import hold_experiment
 from search.records.predictions import Predictions, format_predictions
 from search.records.record import best_trial, best_trials, list_trials, open_study
 from search.records.store import Store
@@ -33,7 +34,7 @@ from search.report import write_report
 from search.report.cross_validation import describe_folds
 from search.report.material import read_material
 from search.review.display import cross_validation_table
-from search.running.continuation import open_experiment
+from search.running.continuation import begin_run
 from search.running.preparation import Prepared, prepare
 from search.running.progress import SilentProgress
 from search.running.slots import local_resources, plan_slots
@@ -49,7 +50,8 @@ def train_folds(path: Path, file: Path) -> Experiment:
     experiment = Experiment(path)
     subject = subject_of_config(load_config(file)[0], where=str(file))
     config = subject.config.model_copy(update={"max_trials": NUM_FOLDS, "keep_checkpoints": NUM_FOLDS})
-    with open_experiment(experiment, config):
+    with hold_experiment(experiment):
+        begin_run(experiment, config)
         study = open_study(experiment, study_storage=None, direction=DIRECTIONS[config.metric])
         for one in subject.repetitions(NUM_FOLDS):
             value = 0.5 + 0.1 * (one.fold or 0)

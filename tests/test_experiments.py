@@ -23,9 +23,8 @@ from search.configuration.config import SearchConfig, parse_config
 from search.errors import ExperimentError
 from search.records.experiment import Experiment
 from search.records.inventory import State, find_holder, list_experiments, summarise
-from search.records.lock import lock_experiment
+from search.records.lock import hold_experiment, lock_experiment
 from search.records.removal import find_removable, remove_experiments
-from search.running.continuation import open_experiment
 
 REPOSITORY = Path(__file__).parent.parent
 NUM_EPOCHS = 2
@@ -508,8 +507,8 @@ def test_a_search_does_not_grow_a_file_that_is_hard_linked_elsewhere(
     (experiment.path / name).touch()
     os.link(experiment.path / name, folder / "other")
     before = (folder / "other").read_bytes()
-    with pytest.raises(ExperimentError, match=f"{name} is hard-linked"), open_experiment(experiment, make_config()):
-        pass
+    with pytest.raises(ExperimentError, match=f"{name} is hard-linked"), hold_experiment(experiment):
+        begin_run(experiment, make_config())
     assert (folder / "other").read_bytes() == before
 
 

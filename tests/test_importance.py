@@ -18,12 +18,13 @@ from search.cli import main
 from search.configuration.config import parse_config
 from search.errors import ExperimentError
 from search.records.experiment import Experiment
+from search.records.lock import hold_experiment
 from search.report.importances import chart_importances
 from search.report.items import Chart
 from search.review.fanova import explain, place_evenly
 from search.review.importance import MIN_TRIALS, NOISE, Importances, measure_importances
 from search.review.review_text import describe_importances
-from search.running.continuation import open_experiment
+from search.running.continuation import begin_run
 from search.study.search_study import SearchStudy
 
 CONFIG: dict[str, Any] = {
@@ -43,7 +44,8 @@ CONFIG: dict[str, Any] = {
 def make(path: Path, num_trials: int, *, constant: bool = False, **changes: Any) -> Experiment:
     """A search in which unfreezing layer4 is worth most, then the network, and nothing else anything."""
     experiment, config = Experiment(path), parse_config({**CONFIG, "max_trials": num_trials, **changes}, where="test")
-    with open_experiment(experiment, config):
+    with hold_experiment(experiment):
+        begin_run(experiment, config)
         study = SearchStudy.open(experiment, config)
         while (assignment := study.next_assignment()) is not None:
             chosen = assignment.hyperparameters
@@ -158,7 +160,8 @@ def test_the_condition_is_that_of_the_space_whatever_the_trials_have_in_common(t
         "model": "customnet",
     }
     experiment, config = Experiment(tmp_path / "x"), parse_config(CONFIG | {"space": space, "max_trials": 24}, where="")
-    with open_experiment(experiment, config):
+    with hold_experiment(experiment):
+        begin_run(experiment, config)
         study = SearchStudy.open(experiment, config)
         kinds = ({"flip": True, "optimizer": "sgd"}, {"flip": False, "optimizer": "adamw"})
         study.enqueue([kind | {"momentum": n / 24} if kind["flip"] else kind for n in range(6, 18) for kind in kinds])

@@ -16,7 +16,8 @@ from search.cli.submitting import JobRequest
 from search.configuration.config import parse_config
 from search.records.experiment import Experiment
 from search.records.inventory import summarise
-from search.running.continuation import open_experiment
+from search.records.lock import hold_experiment
+from search.running.continuation import begin_run
 from search.study.search_study import SearchStudy
 
 RAW: dict[str, Any] = {"dataset": "synthetic", "space": {"model": "customnet"}, "max_epochs": 1, "pruner": "none"}
@@ -25,7 +26,8 @@ RAW: dict[str, Any] = {"dataset": "synthetic", "space": {"model": "customnet"}, 
 def train(experiment: Experiment, values: list[float | None], *, max_trials: int) -> None:
     """A run of the search: each trial ends with its value, or is left running with ``None``."""
     config = parse_config(RAW | {"max_trials": max_trials}, where="test")
-    with open_experiment(experiment, config):
+    with hold_experiment(experiment):
+        begin_run(experiment, config)
         study = SearchStudy.open(experiment, config)
         for value in values:
             assignment = study.next_assignment()

@@ -27,10 +27,11 @@ from search.records.experiment import (
     find_experiment,
     new_experiment,
 )
+from search.records.lock import hold_experiment
 from search.records.record import Failure, Reason
 from search.records.results import compact_parameters, read_settings, read_trials
 from search.review.display import per_class_table, plain_rows, trials_table
-from search.running.continuation import check_continuation, open_experiment, read_config
+from search.running.continuation import begin_run, check_continuation, read_config
 from search.study.search_study import SearchStudy
 
 SPACE = {"model": "resnet18", "lr": {"float": [1e-7, 1e-6], "log": True}, "unfreeze": {"subset": ["stem", "layer4"]}}
@@ -46,7 +47,8 @@ def make_config(**changes: Any) -> SearchConfig:
 def make_experiment(path: Path, *, message: str = MESSAGE, **changes: Any) -> Experiment:
     """Trial 0 is complete, 1 pruned, 2 failed, 3 complete and the best, 4 pruned, 5 runs."""
     experiment, config = Experiment(path), make_config(**changes)
-    with open_experiment(experiment, config):
+    with hold_experiment(experiment):
+        begin_run(experiment, config)
         study = SearchStudy.open(experiment, config)
         for accuracies in (
             [0.625, 0.75, 0.6875],
@@ -74,8 +76,8 @@ def shown(table: Table, *, width: int = 80) -> str:
 
 
 def enter(experiment: Experiment, config: SearchConfig) -> None:
-    with open_experiment(experiment, config):
-        pass
+    with hold_experiment(experiment):
+        begin_run(experiment, config)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -109,7 +111,8 @@ def test_the_table_of_trials_has_a_column_for_each_parameter_between_the_fixed_o
 
 def test_a_study_without_trials_gives_an_empty_table(tmp_path: Path) -> None:
     experiment = Experiment(tmp_path / "x")
-    with open_experiment(experiment, make_config()):
+    with hold_experiment(experiment):
+        begin_run(experiment, make_config())
         SearchStudy.open(experiment, make_config())
     table = read_trials(experiment)
     assert len(table) == 0
@@ -268,7 +271,8 @@ def test_an_experiment_is_continued_with_the_same_config_and_with_what_may_chang
     experiment = make_experiment(tmp_path / "x")
     changed = make_config(max_trials=9, time_budget_s=60, max_concurrent_trials=2)
     for config in (make_config(), changed):
-        with open_experiment(experiment, config):
+        with hold_experiment(experiment):
+            begin_run(experiment, config)
             assert read_config(experiment) == config
     assert len(json.loads(experiment.versions.read_text())) == 3, "what each of the three runs was made with"
     assert len(read_trials(experiment)) == 6
@@ -314,7 +318,8 @@ def test_a_new_study_does_not_believe_the_trials_of_one_that_is_gone(tmp_path: P
 
 def test_a_second_run_of_an_experiment_is_refused_and_names_the_first(tmp_path: Path) -> None:
     experiment = Experiment(tmp_path / "x")
-    with open_experiment(experiment, make_config()):
+    with hold_experiment(experiment):
+        begin_run(experiment, make_config())
         before = {path: path.read_bytes() for path in experiment.path.rglob("*") if path.is_file()}
         with pytest.raises(ExperimentError, match=f"x is being run by process {os.getpid()} on .* since 2"):
             enter(experiment, make_config())

@@ -14,9 +14,10 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.configuration.config import parse_config
 from search.records.experiment import Experiment
+from search.records.lock import hold_experiment
 from search.records.record import PAUSES, list_trials
 from search.records.spans import list_spans, worked_s
-from search.running.continuation import open_experiment
+from search.running.continuation import begin_run
 from search.study.search_study import SearchStudy
 
 BEGUN = datetime(2026, 1, 1, 10)
@@ -59,7 +60,8 @@ def test_what_makes_no_sense_is_no_pause(strange: Any) -> None:
 def test_a_continued_trial_notes_since_when_nobody_had_trained_it(tmp_path: Path) -> None:
     raw = {"space": {"model": "customnet"}, "max_trials": 2, "max_epochs": 2, "pruner": "none"}
     config, experiment = parse_config(raw, where="test"), Experiment(tmp_path / "x")
-    with open_experiment(experiment, config):
+    with hold_experiment(experiment):
+        begin_run(experiment, config)
         study = SearchStudy.open(experiment, config)
         for accuracies in ([0.5], [0.5, 0.5]):
             assignment = study.next_assignment()
@@ -90,7 +92,8 @@ def test_a_trial_that_was_interrupted_in_its_first_epoch_was_not_under_way_until
     """There is no table of epochs that says when it was last trained."""
     raw = {"space": {"model": "customnet"}, "max_trials": 2, "max_epochs": 1, "pruner": "none"}
     config, experiment = parse_config(raw, where="test"), Experiment(tmp_path / "x")
-    with open_experiment(experiment, config):
+    with hold_experiment(experiment):
+        begin_run(experiment, config)
         study = SearchStudy.open(experiment, config)
         for _ in range(2):
             study.next_assignment()

@@ -17,13 +17,14 @@ from search.configuration.dimensions import FloatRange
 from search.configuration.enqueue import read_queue
 from search.records.experiment import Experiment
 from search.records.fingerprint import fingerprint
+from search.records.lock import hold_experiment
 from search.records.record import list_trials
 from search.records.results import read_trials
 from search.report.material import read_material
 from search.report.slices import varying
 from search.review.listing import Question, read_listing
 from search.review.trial_detail import differing, read_details
-from search.running.continuation import open_experiment
+from search.running.continuation import begin_run
 from search.study.search_study import SearchStudy
 from search.study.warm_start import read_warm_start
 
@@ -43,7 +44,8 @@ def make_old(path: Path) -> Experiment:
     """An experiment as older versions made it: of its two trials with 0.3 the second one holds 3 * 0.1."""
     config = CONFIG.model_copy(update={"max_trials": 3})
     experiment = Experiment(path)
-    with open_experiment(experiment, config):
+    with hold_experiment(experiment):
+        begin_run(experiment, config)
         SearchStudy.open(experiment, config).enqueue([{"dropout": value} for value in (0.3, 0.4, 0.5)])
     make_experiment(path, config, [[0.5], [0.5], [0.25]])
     experiment.journal.write_text(re.sub(r'"dropout": ?0\.4', f'"dropout": {OLD!r}', experiment.journal.read_text()))
@@ -95,7 +97,8 @@ def test_a_trial_of_an_older_version_matches_what_a_person_asks_for(old: Experim
 def test_two_ways_to_write_a_value_are_no_difference_in_a_report(tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"max_trials": 2})
     experiment = Experiment(tmp_path / "x")
-    with open_experiment(experiment, config):
+    with hold_experiment(experiment):
+        begin_run(experiment, config)
         SearchStudy.open(experiment, config).enqueue([{"dropout": 0.3}, {"dropout": OLD}])
     make_experiment(experiment.path, config, [[0.5], [0.25]])
     assert varying(read_material(experiment), []) == []
@@ -106,7 +109,8 @@ def test_an_experiment_of_an_older_version_goes_on_with_its_trials_as_they_are(o
     config = CONFIG.model_copy(update={"max_trials": 5})
     queue = tmp_path / "queue.yaml"
     queue.write_text("[{dropout: 0.3}, {dropout: 0.5}]\n")
-    with open_experiment(old, config):
+    with hold_experiment(old):
+        begin_run(old, config)
         study = SearchStudy.open(old, config)
         assert study.enqueue(read_queue(queue, config.space)) == 0
         assert study.next_assignment() is not None
@@ -121,6 +125,7 @@ def test_an_experiment_of_an_older_version_goes_on_with_its_trials_as_they_are(o
 
 def test_a_configuration_that_was_chosen_is_not_chosen_again_for_its_digits(old: Experiment) -> None:
     config = CONFIG.model_copy(update={"max_trials": 3})
-    with open_experiment(old, config):
+    with hold_experiment(old):
+        begin_run(old, config)
         study = SearchStudy.open(old, config)
         assert study.enqueue([{"dropout": OLD}, {"dropout": 0.3}]) == 0

@@ -24,13 +24,14 @@ from search.errors import ExperimentError
 from search.records.address import STUDY_STORAGE_VARIABLE
 from search.records.confirmation import plan_confirmation, read_confirmation
 from search.records.experiment import CONFIRMATION, Experiment, TrialFiles, find_experiment, new_experiment
+from search.records.lock import hold_experiment
 from search.records.looks import begin_look, end_look, list_looks
 from search.records.record import Reason, list_trials, open_study
 from search.records.removal import remove_experiments
 from search.records.runs import read_runs
 from search.records.store import Store, parse_store
 from search.review.trial_detail import read_details
-from search.running.continuation import open_experiment
+from search.running.continuation import begin_run
 from search.running.retention import Retention
 from search.running.time_limit import read_timeout
 from search.study.search_study import SearchStudy
@@ -161,7 +162,8 @@ def test_who_reads_a_trial_leaves_alone_what_a_process_here_is_writing(store: St
     database = f"sqlite:///{tmp_path}/study.db"
     config = parse_config(SEARCH | {"study_storage": database}, where="test")
     experiment = new_experiment("x", directory=store, study_storage=database)
-    with open_experiment(experiment, config):
+    with hold_experiment(experiment):
+        begin_run(experiment, config)
         study = SearchStudy.open(experiment, config)
         assert study.next_assignment() is not None
         study.report(0, make_epoch(1, 0.5))
@@ -279,7 +281,8 @@ def test_a_confirmation_there_is_found_from_another_machine_and_goes_with_its_ex
     experiment = new_experiment("a", directory=store, study_storage=database)
     repetitions = None
     for one in (experiment, experiment.part(CONFIRMATION)):
-        with open_experiment(one, config):
+        with hold_experiment(one):
+            begin_run(one, config)
             study = SearchStudy(
                 open_study(one, study_storage=database, direction="maximize"), config, repetitions=repetitions
             )
@@ -308,7 +311,8 @@ def test_looks_at_the_test_images_are_logged_there_from_every_machine(
     monkeypatch.setenv(STUDY_STORAGE_VARIABLE, database)
     config = parse_config(SEARCH | {"study_storage": database}, where="test")
     experiment = new_experiment("a", directory=store, study_storage=database)
-    with open_experiment(experiment, config, num_slots=2):
+    with hold_experiment(experiment):
+        begin_run(experiment, config, num_slots=2)
         open_study(experiment, study_storage=database, direction="maximize")
         experiment.send()
     for machine in ("one", "other"):

@@ -43,10 +43,11 @@ from search.records.database import Access, open_database
 from search.records.experiment import Experiment, find_experiment
 from search.records.fingerprint import fingerprint
 from search.records.inventory import State, summarise
+from search.records.lock import hold_experiment
 from search.records.mirror import Mirror
 from search.records.record import PAUSES, Failure, Reason, read_study
 from search.records.removal import find_removable, remove_experiments
-from search.running.continuation import open_experiment
+from search.running.continuation import begin_run
 from search.study.search_study import SearchStudy
 from search.study.warm_start import read_warm_start
 
@@ -223,7 +224,8 @@ def test_a_search_cut_off_before_any_write_is_the_same_search(study_storage: str
     finished, crashes = False, 0
     while not finished:
         crashes += 1
-        with crash_before_commit(crashes), open_experiment(experiment, config):
+        with crash_before_commit(crashes), hold_experiment(experiment):
+            begin_run(experiment, config)
             train(SearchStudy.open(experiment, config), seed=crashes)
             finished = True
     assert crashes > 10
@@ -238,12 +240,14 @@ def test_a_study_that_was_made_before_a_crash_and_not_noted_is_made_again(
         raise Crash
 
     experiment, config = Experiment(folder / "x", study_storage), make_config(study_storage)
-    with monkeypatch.context() as patch, open_experiment(experiment, config):
+    with monkeypatch.context() as patch, hold_experiment(experiment):
+        begin_run(experiment, config)
         patch.setattr(record, "write_reference", crash)
         with pytest.raises(Crash):
             SearchStudy.open(experiment, config)
     assert not experiment.exists()
-    with open_experiment(experiment, config):
+    with hold_experiment(experiment):
+        begin_run(experiment, config)
         SearchStudy.open(experiment, config)
     assert states(experiment) == []
 
@@ -287,8 +291,8 @@ def test_experiments_of_one_name_do_not_meet_and_folders_can_be_renamed(study_st
 def test_where_a_study_is_may_not_change(study_storage: str, folder: Path) -> None:
     experiment = make(folder / "x", study_storage)
     for other in (None, SOMEWHERE):
-        with pytest.raises(ConfigError, match="study_storage: "), open_experiment(experiment, make_config(other)):
-            pass
+        with pytest.raises(ConfigError, match="study_storage: "), hold_experiment(experiment):
+            begin_run(experiment, make_config(other))
         with pytest.raises(ExperimentError, match="but its configuration says study_storage: "):
             SearchStudy.open(experiment, make_config(other))
     journal = make(folder / "y", None)

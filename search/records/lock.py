@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import fnmatch
 import os
 import platform
-import shutil
 import stat
 import time
 from collections.abc import Iterator
@@ -45,25 +45,25 @@ def lock_experiment(experiment: Experiment) -> Iterator[None]:
 @contextlib.contextmanager
 def hold_experiment(experiment: Experiment) -> Iterator[None]:
     """Holds the experiment for this process, from before anything is read, compared or measured for it; makes its
-    folder. If no study comes of it in the block, what was made is removed.
+    folder. What a start made that came to no study is removed at the end (see ``_remove_start``).
 
     Raises:
-        ExperimentError: the folder is not writable, another process runs the experiment, or a file that grows is
-            hard-linked.
+        ExperimentError: the folder is not writable, another process runs the experiment, a file that grows is
+            hard-linked or no plain file, or the object storage cannot be reached.
     """
-    there = set(os.listdir(experiment.path)) if experiment.path.is_dir() else None
+    before = set(os.listdir(experiment.path)) if experiment.path.is_dir() else None
     parents = [parent for parent in experiment.path.parents if not parent.exists()]
     try:
         experiment.create()
+        folder = experiment.path.stat()
         with lock_experiment(experiment):
-            _check_written_in_place(experiment)
-            if experiment.store is not None:
-                experiment.store.fetch(experiment.path)
             try:
+                _check_written_in_place(experiment)
+                if experiment.store is not None:
+                    experiment.store.fetch(experiment.path)
                 yield
             finally:
-                if not experiment.exists():
-                    _remove_besides(experiment.path, there)
+                _remove_start(experiment, folder, before)
     finally:
         with contextlib.suppress(OSError):  # not empty, or not there
             for parent in parents:
@@ -71,15 +71,18 @@ def hold_experiment(experiment: Experiment) -> Iterator[None]:
 
 
 def _check_written_in_place(experiment: Experiment) -> None:
-    """Makes sure that what a search appends to has no other name: that would be an untrusted person's choice of a file,
-    or a copy of the experiment that was made with hard links.
+    """Makes sure that what a search appends to is a file that has no other name: that would be an untrusted person's
+    choice of a file, or a copy of the experiment that was made with hard links.
 
     Raises:
-        ExperimentError: a file has another name.
+        ExperimentError: a file has another name, or is no plain file.
     """
     for path in (experiment.journal, experiment.log, experiment.test_looks):
         with contextlib.suppress(FileNotFoundError):
-            if path.lstat().st_nlink > 1:
+            found = path.lstat()
+            if not stat.S_ISREG(found.st_mode):
+                raise ExperimentError(f"{path} is no plain file; move it away")
+            if found.st_nlink > 1:
                 raise ExperimentError(
                     f"{path} is hard-linked to another file, which would be changed too; copy {experiment.path} "
                     "without hard links (cp -r) and continue the copy"
@@ -120,15 +123,24 @@ def _take(file: TextIO, experiment: Experiment) -> None:
         raise ExperimentError(f"experiment {experiment.name} was removed at this moment; try again")
 
 
-def _remove_besides(folder: Path, there: set[str] | None) -> None:
-    """Removes what the folder holds besides what was ``there``; all of it, if that was no folder."""
-    if there is None:
-        shutil.rmtree(folder, ignore_errors=True)
-        return
+def _remove_start(experiment: Experiment, folder: os.stat_result, before: set[str] | None) -> None:
+    """Removes what a start made that came to no study; ``before``: what ``folder`` held, ``None`` if it was not there.
+
+    Removes nothing if there is, or was, anything that such a start does not make, or if another folder has taken the
+    place of this one: a study that cannot be found may have been moved, or be out of reach for a moment.
+    """
+    files = (experiment.lock, experiment.config, experiment.versions, experiment.warm_start, experiment.log)
+    studies = {experiment.journal.name, experiment.reference.name}
     with contextlib.suppress(OSError):
-        for name in set(os.listdir(folder)) - there:
-            path = folder / name
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+        made = set(os.listdir(experiment.path)) - (before or set())
+        unfinished = {name for name in made if fnmatch.fnmatch(name, ".*.part")}
+        is_start = made - unfinished <= {path.name for path in files} | {experiment.trials.name}
+        is_same = os.path.samestat(experiment.path.stat(), folder)
+        if not is_start or not is_same or os.listdir(experiment.trials) or studies & (before or set()):
+            return
+        for name in made - {experiment.trials.name}:
+            (experiment.path / name).unlink()
+        if experiment.trials.name in made:
+            experiment.trials.rmdir()
+        if before is None:
+            experiment.path.rmdir()

@@ -13,7 +13,6 @@ from fmnist_models.files import read_bounded, write_aside
 from search.configuration.config import SearchConfig, read_config
 from search.errors import ConfigError, ExperimentError
 from search.records.experiment import Experiment
-from search.records.lock import hold_experiment
 from search.records.runs import append_run
 from search.study.warm_start import MAX_CHARS, WarmStart, dump_warm_start, parse_warm_start, read_warm_start
 
@@ -88,19 +87,6 @@ def undone_if_refused(noted: dict[Path, bytes]) -> Iterator[None]:
         for path, content in noted.items():
             write_aside(path, content)
         raise
-
-
-@contextlib.contextmanager
-def open_experiment(
-    experiment: Experiment,
-    config: SearchConfig,
-    *,
-    warm_start: Experiment | None = None,
-    num_slots: int | None = None,
-) -> Iterator[WarmStart]:
-    """Holds the experiment for this process and begins a run of it; see ``hold_experiment`` and ``begin_run``."""
-    with hold_experiment(experiment):
-        yield begin_run(experiment, config, warm_start=warm_start, num_slots=num_slots)
 
 
 def begin_run(
