@@ -4,10 +4,13 @@ in one that is there."""
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
+import io
 import logging
 import os
 import signal
+import stat
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -247,7 +250,11 @@ def ray_log(path: Path | None) -> Iterator[logging.Handler]:
 
 
 class _LateFile(logging.FileHandler):
-    """A log file that is begun when its folder is there; until then it keeps what it is told."""
+    """A log file that is begun when its folder is there; until then it keeps what it is told.
+
+    A path that leads to anything but a plain file with this name alone is not written to: others may be able to write
+    to its folder. What Ray logs is then lost, with a warning, and the search goes on.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, delay=True)
@@ -267,6 +274,29 @@ class _LateFile(logging.FileHandler):
     def close(self) -> None:
         self.flush()
         super().close()
+
+    def _open(self) -> io.TextIOWrapper:
+        try:
+            return _open_plain(self.baseFilename)
+        except OSError as error:
+            logging.getLogger(__name__).warning(
+                "%s cannot be written (%s); Ray's log is lost", self.baseFilename, error.strerror
+            )
+            return open(os.devnull, "a", encoding="utf-8")
+
+
+def _open_plain(path: str) -> io.TextIOWrapper:
+    """The file, to append to; follows no link and waits for no pipe.
+
+    Raises:
+        OSError: it cannot be opened, is no plain file or has another name.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no plain file, or has another name")
+    return open(descriptor, "a", encoding="utf-8")
 
 
 def _log_lines(data: Mapping[str, Any], ignore_prefix: bool) -> None:
