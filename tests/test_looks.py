@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -16,12 +18,14 @@ from fmnist_models.networks import build_network
 from search.cli import app
 from search.configuration.config import SearchConfig, parse_config
 from search.errors import ExperimentError
+from search.records import looks as looks_module
 from search.records.experiment import Experiment
-from search.records.looks import begin_look, end_look, list_looks
+from search.records.looks import begin_look, end_look, find_looks, list_looks, looks_to_dict
 from search.report.content import Content
 from search.report.material import read_material
 from search.review.comparison import compare
 from search.review.looks_text import describe_looks, is_warning
+from search.review.review_text import describe_comparison
 from search.workflows import evaluation
 from search.workflows.evaluation import evaluate_and_save, evaluate_winner
 
@@ -71,6 +75,52 @@ def test_what_cannot_be_logged_is_not_looked_at(experiment: Experiment) -> None:
     with pytest.raises(ExperimentError, match="so the test images were not looked at"):
         evaluate_and_save(experiment, configure(), None, **OPTIONS)
     assert not experiment.evaluation.summary.exists()
+
+
+def test_the_log_of_looks_is_not_appended_to_under_another_name(experiment: Experiment, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("mine")
+    os.link(tmp_path / "precious", experiment.test_looks)
+    with pytest.raises(ExperimentError, match=r"hard-linked .* so the test images were not looked at"):
+        evaluate_and_save(experiment, configure(), None, **OPTIONS)
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
+def test_a_result_that_cannot_be_logged_is_not_said_to_be_no_look(tmp_path: Path) -> None:
+    experiment = Experiment(tmp_path)
+    look = begin_look(experiment, trial=4, command="search", num_images=10)
+    experiment.test_looks.unlink()
+    experiment.test_looks.mkdir()
+    with pytest.raises(ExperimentError) as refused:
+        end_look(experiment, look, accuracy=0.5)
+    assert str(refused.value).endswith("so the accuracy of this look at the test images, 50.00%, is not recorded")
+
+
+@pytest.mark.parametrize("damage", ["a folder", "too large", "no rights"])
+def test_a_log_that_cannot_be_read_is_not_said_to_hold_no_look(
+    experiment: Experiment, damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if damage == "a folder":
+        experiment.test_looks.mkdir()
+    elif damage == "too large":
+        experiment.test_looks.write_bytes(b"")
+        os.truncate(experiment.test_looks, 2**24 + 1)
+    else:
+        monkeypatch.setattr(looks_module, "read_bounded", refuse)  # root may read everything
+    with pytest.raises(ExperimentError, match=r"test_looks\.jsonl cannot be read: "):
+        list_looks(experiment)
+    looks = find_looks(experiment)
+    assert is_warning(looks)
+    assert "looked at is not known: " in describe_looks(looks, experiment)
+    assert "test_looks.jsonl cannot be read: " in Content(read_material(experiment), None).winner().lead
+    assert looks_to_dict(experiment) == {"test_looks": None, "no_test_looks": looks}
+    other = make_experiment(experiment.path.parent / "y", configure(), [[0.5]])
+    compared = compare([experiment, other])
+    assert (compared.sides[0].num_test_looks, compared.sides[0].no_test_looks) == (None, looks)
+    assert "unknown" in describe_comparison(compared, width=100).plain
+
+
+def refuse(*arguments: object, **options: object) -> bytes:
+    raise PermissionError(errno.EACCES, "Permission denied")
 
 
 def test_a_search_that_goes_on_tests_the_same_winner_once_and_another_one_again(experiment: Experiment) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Annotated
 
 import typer
@@ -31,7 +30,7 @@ def evaluate(
 
     from fmnist_models.data import data_root
     from search.configuration.config import read_config
-    from search.records.looks import list_looks
+    from search.records.looks import looks_to_dict
     from search.running.preparation import load_training_data
     from search.workflows.evaluation import evaluate_and_save
 
@@ -41,8 +40,7 @@ def evaluate(
     data = load_training_data(config, data_root=root)
     evaluation = evaluate_and_save(found, config, trial, data_root=root, data=data)
     if as_json:
-        looks = [dataclasses.asdict(look) for look in list_looks(found)]
-        print_json({**evaluation.to_dict(), "test_looks": looks})
+        print_json({**evaluation.to_dict(), **looks_to_dict(found)})
     else:
         print_evaluation(evaluation, found, found.location if trial is None else found.trial(trial).location, Console())
 

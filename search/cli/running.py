@@ -97,7 +97,7 @@ def _run(request: Request) -> SearchResult:
         stack.enter_context(hold_experiment(request.experiment))
         place = _find_place(request, stack)  # what starts while the modules below are loaded
         from search.records.cost import measure_cost
-        from search.records.looks import list_looks
+        from search.records.looks import looks_to_dict
         from search.review.choice_text import read_remarks
 
         prepared, result = _search(request, place, stack)
@@ -105,7 +105,6 @@ def _run(request: Request) -> SearchResult:
     cost = measure_cost(request.experiment, cpus=config.cpus, gpus=config.gpus_per_trial)
     if request.as_json:
         evaluation = result.evaluation.to_dict() if result.evaluation else None
-        looks = [dataclasses.asdict(look) for look in list_looks(request.experiment)]
         print_json(
             {
                 "path": request.experiment.location,
@@ -115,7 +114,7 @@ def _run(request: Request) -> SearchResult:
                 "tail_share": result.occupancy.tail_share,
                 "cost": dataclasses.asdict(cost),
                 "evaluation": evaluation,
-                "test_looks": looks,
+                **looks_to_dict(request.experiment),
                 "remarks": read_remarks(request.experiment, result.evaluation) if result.evaluation else [],
             }
         )

@@ -21,7 +21,7 @@ def find(reference: str, directory: str | None) -> Experiment:
 
 
 def print_evaluation(evaluation: Evaluation, experiment: Experiment, folder: str, console: Console) -> None:
-    from search.records.looks import list_looks
+    from search.records.looks import find_looks
     from search.review.choice_text import read_remarks
     from search.review.display import confirmation_table, per_class_table
     from search.review.looks_text import describe_looks, is_warning
@@ -43,7 +43,7 @@ def print_evaluation(evaluation: Evaluation, experiment: Experiment, folder: str
     )
     for remark in read_remarks(experiment, evaluation):
         say(remark, console, style="yellow")
-    looks = list_looks(experiment)
+    looks = find_looks(experiment)
     say(describe_looks(looks, experiment), console, style="bold yellow" if is_warning(looks) else "dim")
     say(f"everything is in {folder}", console)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import secrets
@@ -46,7 +47,7 @@ def begin_look(experiment: Experiment, *, trial: int, command: str, num_images: 
         experiment.store.fetch_file(experiment.test_looks)
     before = [] if experiment.test_looks.exists() else _find_older(experiment)
     look = Look(id=secrets.token_hex(4), time=_now(), trial=trial, command=command, num_images=num_images)
-    _append(experiment, *before, look)
+    _append(experiment, *before, look, otherwise="the test images were not looked at")
     return look
 
 
@@ -56,17 +57,27 @@ def end_look(experiment: Experiment, look: Look, *, accuracy: float) -> None:
     Raises:
         ExperimentError: it cannot be recorded.
     """
-    _append(experiment, dataclasses.replace(look, accuracy=accuracy))
+    _append(
+        experiment,
+        dataclasses.replace(look, accuracy=accuracy),
+        otherwise=f"the accuracy of this look at the test images, {accuracy:.2%}, is not recorded",
+    )
 
 
 def list_looks(experiment: Experiment) -> list[Look]:
-    """All looks at the test images, in their order; of an experiment that has no log those that left a result."""
+    """All looks at the test images, in their order; of an experiment that has no log those that left a result.
+
+    Raises:
+        ExperimentError: the log cannot be read.
+    """
     try:
         lines = read_bounded(experiment.test_looks, max_bytes=_MAX_BYTES).decode(errors="replace").splitlines()
     except FileNotFoundError:
         return _find_older(experiment)
-    except (OSError, FileError):
-        return []
+    except OSError as error:
+        raise ExperimentError(f"{experiment.test_looks} cannot be read: {error.strerror}") from error
+    except FileError as error:
+        raise ExperimentError(str(error)) from error
     looks: dict[str, Look] = {}
     for line in lines:
         look = _parse(line)
@@ -75,7 +86,28 @@ def list_looks(experiment: Experiment) -> list[Look]:
     return list(looks.values())
 
 
-def _append(experiment: Experiment, *looks: Look) -> None:
+def find_looks(experiment: Experiment) -> list[Look] | str:
+    """As ``list_looks``, or why the log cannot be read."""
+    try:
+        return list_looks(experiment)
+    except ExperimentError as error:
+        return str(error)
+
+
+def looks_to_dict(experiment: Experiment) -> dict[str, Any]:
+    """Plain values for JSON: ``test_looks``, or ``None`` and in ``no_test_looks`` why the log cannot be read."""
+    found = find_looks(experiment)
+    if isinstance(found, str):
+        return {"test_looks": None, "no_test_looks": found}
+    return {"test_looks": [dataclasses.asdict(look) for look in found], "no_test_looks": None}
+
+
+def _append(experiment: Experiment, *looks: Look, otherwise: str) -> None:
+    """``otherwise``: what it means if they cannot be written.
+
+    Raises:
+        ExperimentError: they cannot be written.
+    """
     path = experiment.test_looks
     text = "".join(json.dumps(dataclasses.asdict(look)) + "\n" for look in looks)
     try:
@@ -83,14 +115,14 @@ def _append(experiment: Experiment, *looks: Look) -> None:
         with open(descriptor, "r+b", buffering=0) as file:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                raise ExperimentError(f"{path} cannot be written: it is not a plain file")
+                raise OSError(errno.EINVAL, "it is not a plain file")
+            if status.st_nlink > 1:
+                raise OSError(errno.EMLINK, "it is hard-linked to another file, which would be changed too")
             is_cut = status.st_size > 0 and os.pread(descriptor, 1, status.st_size - 1) != b"\n"
             file.write(("\n" * is_cut + text).encode())
             os.fsync(descriptor)
     except OSError as error:
-        raise ExperimentError(
-            f"{path} cannot be written ({error.strerror}), so the test images were not looked at"
-        ) from error
+        raise ExperimentError(f"{path} cannot be written ({error.strerror}), so {otherwise}") from error
     if experiment.store is not None:
         experiment.store.send(path)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from search.records.looks import list_looks
+from search.records.looks import find_looks
 from search.report.calibration import chart_calibration
 from search.report.classes import chart_classes, estimate_classes
 from search.report.cross_validation import read_result, tabulate_estimates
@@ -101,7 +101,7 @@ class Content:
         else:
             items = self._tested(self._evaluated)
         experiment = self.material.experiment
-        lead = joined([*self._remarks, describe_looks(list_looks(experiment), experiment)])
+        lead = joined([*self._remarks, describe_looks(find_looks(experiment), experiment)])
         return Section(key="winner", title="The winner on test images", items=items, lead=lead)
 
     def pictures(self) -> Section:

@@ -19,7 +19,7 @@ from search.errors import ExperimentError, SelectionError
 from search.records.confirmation import find_winner_or_best
 from search.records.cost import Cost, measure_cost, read_held
 from search.records.experiment import Experiment
-from search.records.looks import list_looks
+from search.records.looks import find_looks
 from search.records.occupancy import Occupancy, read_occupancy
 from search.records.record import STATE_NAMES, is_cross_validation, list_trials
 from search.records.results import compact_parameters, read_settings
@@ -46,7 +46,8 @@ class Side:
 
     ``search_s`` and ``idle_share``: as ``search.records.occupancy`` has them. ``parameters``: of the best trial, which
     is the winner if some were confirmed; ``best_value`` is the search's own. ``test``: ``None`` if there is no result;
-    ``no_test`` says why. ``num_test_looks``: how often the test images were looked at. ``is_cross_validation``: the
+    ``no_test`` says why. ``num_test_looks``: how often the test images were looked at, ``None`` if
+    the log cannot be read; ``no_test_looks`` says why. ``is_cross_validation``: the
     trials are folds of one configuration, of which none is the best and none met the test images.
     """
 
@@ -65,7 +66,8 @@ class Side:
     settings: Mapping[str, Any]
     test: Accuracy | None
     no_test: str | None
-    num_test_looks: int
+    num_test_looks: int | None
+    no_test_looks: str | None
     is_cross_validation: bool
 
 
@@ -130,6 +132,7 @@ def _read_side(experiment: Experiment) -> Side:
     num_ended = sum(trial.state.is_finished() for trial in trials)
     are_folds = is_cross_validation(trials)
     test, no_test = (None, _never_tested(experiment)) if are_folds else _read_test(experiment)
+    looks = find_looks(experiment)
     return Side(
         location=experiment.location,
         name=experiment.name,
@@ -146,7 +149,8 @@ def _read_side(experiment: Experiment) -> Side:
         settings=_flatten(settings),
         test=test,
         no_test=no_test,
-        num_test_looks=len(list_looks(experiment)),
+        num_test_looks=None if isinstance(looks, str) else len(looks),
+        no_test_looks=looks if isinstance(looks, str) else None,
         is_cross_validation=are_folds,
     )
 

@@ -8,8 +8,10 @@ from search.records.experiment import Experiment
 from search.records.looks import Look
 
 
-def describe_looks(looks: Sequence[Look], experiment: Experiment) -> str:
-    """One sentence; from the second look on it is a warning (see ``is_warning``)."""
+def describe_looks(looks: Sequence[Look] | str, experiment: Experiment) -> str:
+    """One sentence about what ``find_looks`` gives; from the second look on it is a warning (see ``is_warning``)."""
+    if isinstance(looks, str):
+        return f"How often the test images have been looked at is not known: {looks}."
     if not looks:
         return "The test images have not been looked at."
     if not is_warning(looks):
@@ -22,6 +24,6 @@ def describe_looks(looks: Sequence[Look], experiment: Experiment) -> str:
     )
 
 
-def is_warning(looks: Sequence[Look]) -> bool:
-    """Whether there was more than one look."""
-    return len(looks) > 1
+def is_warning(looks: Sequence[Look] | str) -> bool:
+    """Whether there was more than one look, or nobody knows."""
+    return isinstance(looks, str) or len(looks) > 1

@@ -92,7 +92,7 @@ def _rows(sides: Sequence[Side]) -> list[list[str]]:
         ["core-hours of the processor", *map(_describe_processor, sides)],
         ["trials an hour", *("-" if s.trials_per_hour is None else f"{s.trials_per_hour:.4g}" for s in sides)],
         ["test accuracy", *("not tested" if t is None else f"{t.accuracy:.2%} of {t.num_images:,}" for t in tests)],
-        ["test looks", *(str(side.num_test_looks) for side in sides)],
+        ["test looks", *("unknown" if s.num_test_looks is None else str(s.num_test_looks) for s in sides)],
         ["of trial", *("" if test is None else str(test.trial) for test in tests)],
         ["95 % interval", *("" if t is None else f"{t.accuracy_low:.2%} to {t.accuracy_high:.2%}" for t in tests)],
     ]
