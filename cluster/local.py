@@ -192,8 +192,8 @@ class LocalCluster:
     def _start(self, record: Record) -> None:
         self._start_node(record, 0)
         with ThreadPoolExecutor() as pool:
-            starts = [pool.submit(self._start_node, record, number) for number in range(1, record.num_nodes)]
             try:
+                starts = [pool.submit(self._start_node, record, number) for number in range(1, record.num_nodes)]
                 for start in starts:
                     start.result()
             except BaseException:
