@@ -99,8 +99,14 @@ def _check_parent(path: Path, target: Path) -> None:
 
 def _own_stream(path: Path) -> TextIO | None:
     """Standard output or error if the path leads there, as ``/dev/stdout`` does: another process may have the same file
-    open, which replacing would leave it with."""
+    open, which replacing would leave it with.
+
+    Raises:
+        OutputError: standard output is meant, but closed.
+    """
     if path == STANDARD_OUTPUT:
+        if sys.stdout is None:
+            raise OutputError("standard output cannot be written: it is closed; valid: a file, or ./- of that name")
         return sys.stdout
     for descriptor, stream in ((1, sys.stdout), (2, sys.stderr)):
         with contextlib.suppress(OSError, ValueError):

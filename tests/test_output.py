@@ -52,6 +52,17 @@ def full(tmp_path: Path) -> Path:
     return path
 
 
+def test_standard_output_that_is_closed_is_no_file_of_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdout", None)  # as Python has it after `>&-`
+    for write in (lambda: write_output(Path("-"), "x"), lambda: replaced_file(Path("-"))):
+        with pytest.raises(OutputError, match="standard output cannot be written: it is closed"):
+            write()
+    assert os.listdir(tmp_path) == []
+
+
 class Reader:
     """Reads a named pipe to its end."""
 
