@@ -45,7 +45,8 @@ def given_token() -> Iterator[None]:
     """
     _check_variables()
     given = {name: os.environ[name] for name in VARIABLES if name in os.environ}
-    with _environment(given | {_PATH: str(expand_home(given[_PATH]))} if given.get(_PATH) else given):
+    has_path = bool(given.get(_PATH)) and not _is_disabled()
+    with _environment(given | {_PATH: str(expand_home(given[_PATH]))} if has_path else given):
         yield
 
 
@@ -73,10 +74,17 @@ def _check_variables() -> None:
     mode = os.environ.get(_MODE, "")
     if mode and mode.lower() not in _MODES:
         raise ClusterError(f"${_MODE} is {mode!r}; valid: {', '.join(_MODES)}")
+    if _is_disabled():
+        return
     if find_token() is None and mode.lower() == "token":
         raise ClusterError(
             f"${_MODE} is {mode!r}, but there is no token; set ${_TOKEN}, or ${_PATH} to a file with one"
         )
+
+
+def _is_disabled() -> bool:
+    """Whether no token is wanted, wherever the other variables lead."""
+    return os.environ.get(_MODE, "").lower() == "disabled"
 
 
 def _read(path: str) -> str:

@@ -93,6 +93,15 @@ def test_a_token_file_may_lie_in_the_home_folder(monkeypatch: pytest.MonkeyPatch
     assert find_token() is None
 
 
+@pytest.mark.parametrize("stale", ["/nowhere/token", "~nobody-has-this-name/token"])
+def test_where_no_token_is_wanted_it_does_not_matter_that_there_is_none(
+    monkeypatch: pytest.MonkeyPatch, stale: str
+) -> None:
+    set_variables(monkeypatch, {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN_PATH": stale})
+    with given_token():
+        assert token_of_ray() is None
+
+
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
