@@ -283,6 +283,20 @@ DECLARING_MUCH: dict[str, bytes] = {
 }
 
 
+OF_MANY_PARTS = {
+    "gif, trailers": gif(30, 30)[:19] + b"\x3b" * 2**20,
+    "gif, an extension": gif(30, 30, before=b"\x21\xfe" + b"\x01." * 2**20 + b"\0"),
+    "webp": riff(b"JUNK\0\0\0\0" * 2**20),
+}
+
+
+@pytest.mark.parametrize("name", OF_MANY_PARTS)
+def test_a_file_of_a_million_parts_is_refused_after_some_of_them(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(OF_MANY_PARTS[name])
+    with pytest.raises(ImageError, match=f"{name} has more than 10,000 parts"):
+        read_garment(tmp_path / name)
+
+
 def test_a_file_that_declares_too_many_pixels_is_refused_before_they_take_memory(tmp_path: Path) -> None:
     for name, content in DECLARING_MUCH.items():
         Path(tmp_path, name).write_bytes(content)
