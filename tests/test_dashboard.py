@@ -29,7 +29,7 @@ from fmnist_models.data import CLASS_NAMES, load_images
 from fmnist_models.metrics import score
 from search.cli import main
 from search.configuration.config import parse_config
-from search.integrations.dashboard import Dashboard, DashboardServer, is_known_host
+from search.integrations.dashboard import Dashboard, DashboardServer, _full_name, is_known_host
 from search.records.evaluation_file import Evaluation
 from search.records.experiment import Experiment
 from search.records.lock import lock_experiment
@@ -328,6 +328,14 @@ def test_the_csv_of_a_study_has_no_formulas_and_keeps_its_numbers(tmp_path: Path
     assert len(rows) == 2
     assert {row[of_weights] for row in rows} <= {f"'{weight}" for weight in weights}
     assert all(float(row[header.index("val_loss")]) > 0 for row in rows)
+
+
+def test_a_dashboard_that_others_reach_answers_the_machines_full_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    _full_name.cache_clear()
+    monkeypatch.setattr(socket, "getfqdn", lambda: "Machine.lab.example.")
+    assert is_known_host("machine.LAB.example:80", listening_on="0.0.0.0")
+    assert not is_known_host("machine.lab.example:80", listening_on="127.0.0.1")
+    _full_name.cache_clear()
 
 
 def test_a_dashboard_that_others_reach_answers_addresses_and_its_own_name_alone() -> None:

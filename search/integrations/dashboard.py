@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from socketserver import TCPServer, ThreadingMixIn
 from typing import TYPE_CHECKING, Any
@@ -197,8 +197,8 @@ def _answer_known_hosts(
 def is_known_host(header: str, *, listening_on: str) -> bool:
     """Whether the ``Host`` header names a loopback address, or the address that the dashboard listens on.
 
-    Where it listens on another address than a loopback one, any IP address and this machine's name are known too: a
-    page of somebody else's has a domain name.
+    Where it listens on another address than a loopback one, any IP address and this machine's names are known too: a
+    page of somebody else's has another domain name.
     """
     try:
         name = (urlsplit(f"//{header}").hostname or "").rstrip(".")
@@ -208,7 +208,13 @@ def is_known_host(header: str, *, listening_on: str) -> bool:
         return True
     if listening_on in _LOOPBACK_NAMES:
         return False
-    return _is_ip_address(name) or name == socket.gethostname().lower()
+    return _is_ip_address(name) or name == socket.gethostname().lower() or name == _full_name()
+
+
+@cache  # it may take a name server seconds
+def _full_name() -> str:
+    """This machine's name with its domain, if it has one."""
+    return socket.getfqdn().lower().rstrip(".")
 
 
 def _is_ip_address(name: str) -> bool:
