@@ -1,4 +1,4 @@
-"""A network with all that stands around it: from grey pixels to probabilities, as other programs want it."""
+"""A network with normalisation and calibration: grey pixels in, calibrated probabilities out."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Prediction:
 class Classifier(nn.Module):
     """``images`` ``(N, 28, 28)`` uint8, bright on black, to ``probabilities`` ``(N, 10)`` float32; for inference.
 
-    Scores are divided by ``temperature`` before softmax. ``distance(images)``, if it is not ``None``, tells how far
-    images are from the training images; above ``distance.threshold`` they do not look like them, and probabilities
-    mean nothing.
+    Scores are divided by ``temperature`` before softmax. ``distance(images)``, if not ``None``, gives the distance of
+    each image to the training images. An image above ``distance.threshold`` does not look like them: ignore its
+    probabilities.
     """
 
     def __init__(

@@ -24,7 +24,7 @@ def write_output(path: Path, content: str | bytes) -> None:
 
     Raises:
         OutputError: the path cannot be written; says why.
-        BrokenPipeError: the reader of standard output has gone.
+        BrokenPipeError: the process reading from standard output has ended.
     """
     data = content.encode() if isinstance(content, str) else content
     stream = _own_stream(path)
@@ -41,7 +41,7 @@ def write_output(path: Path, content: str | bytes) -> None:
     except BrokenPipeError:
         if stream is not None:
             raise
-        raise OutputError(f"{path} cannot be written: its reader has gone") from None
+        raise OutputError(f"{path} cannot be written: the process reading from it has ended") from None
     except OSError as error:
         raise OutputError(f"{describe_output(path)} cannot be written: {error.strerror}") from error
 

@@ -83,9 +83,11 @@ def make_confirmation(*means: float, unbiased: float | None, num_seeds: int = 2)
 
 def test_the_estimate_stands_beside_the_winners_mean() -> None:
     told = describe_confirmation(make_confirmation(0.9, 0.8, unbiased=0.8712))
-    assert "By seeds that had no part in the choice it is 0.8712" in told
-    assert "one seed cannot tell" in describe_confirmation(make_confirmation(0.9, 0.8, unbiased=None, num_seeds=1))
-    assert "no part in the choice" not in describe_confirmation(make_confirmation(0.9, unbiased=0.9))
+    assert "Estimate without selection bias: 0.8712 (each seed scores the trial that the other seeds chose)." in told
+    assert "Set `confirm.seeds` to 2 or more" in describe_confirmation(
+        make_confirmation(0.9, 0.8, unbiased=None, num_seeds=1)
+    )
+    assert "selection bias" not in describe_confirmation(make_confirmation(0.9, unbiased=0.9))
 
 
 def test_a_winner_that_alone_has_all_seeds_had_no_rival_to_be_chosen_from() -> None:
@@ -112,7 +114,7 @@ def test_a_confirmation_with_fewer_candidates_than_wanted_is_told(tmp_path: Path
     found = make_search(tmp_path / "a", [[0.5, 0.6]] + [[0.5]] * 11, confirm={"top": 5, "seeds": 2})
     [told] = describe(*found, make_confirmation(0.9, unbiased=0.9))[:1]
     assert told == "1 of 12 trials is complete; the confirmation had 1 candidate instead of 5."
-    assert "chosen among few" in describe(*make_search(tmp_path / "b", [[0.5, 0.6]] + [[0.5]] * 11), None)[0]
+    assert "few competitors" in describe(*make_search(tmp_path / "b", [[0.5, 0.6]] + [[0.5]] * 11), None)[0]
 
 
 def test_a_winner_of_the_random_draws_is_told_as_far_as_the_sampler_drew_others(tmp_path: Path) -> None:

@@ -451,9 +451,9 @@ def test_what_came_of_it_is_shown_where_trials_are(
     assert summarise(experiment).state == State.INTERRUPTED
     assert describe_confirmation(confirm(experiment, {0: [0.7, 0.8], 1: [0.88, 0.86]})) == (
         "Trial 1 won with a val_accuracy of 0.8700 ± 0.0141 over 2 fresh seeds; the search had it at 0.8800, 0.0100 "
-        "too good. By seeds that had no part in the choice it is 0.8700; the best of several means alone is likely too "
-        "good. It was wrong most about trial 0: 0.1500 too good. That shows the luck of seed and epoch, not that "
-        "of the validation images, which are the same."
+        "too good. Estimate without selection bias: 0.8700 (each seed scores the trial that the other seeds chose). "
+        "The search was most wrong about trial 0: 0.1500 too good. That shows the luck of seed and epoch, not that of "
+        "the validation images, which are the same."
     )
     shown = run_fmnist(capsys, "trials", "show", experiment.path, 0)
     assert "with fresh seeds (2): val_accuracy 0.7500 ± 0.0707; the search had it 0.1500 too good" in shown

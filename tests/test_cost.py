@@ -45,7 +45,7 @@ def test_search_confirmation_and_last_training_count_by_what_a_trial_holds(tmp_p
     write_epochs(experiment.part(FINAL), 0, 3, fold_epochs=1)
     cost = measure_cost(experiment, cpus=200, gpus=100)
     assert (cost.core_hours, cost.gpu_hours) == (1.0, 0.5)
-    assert str(cost) == "1 core-hours and 0.5 GPU-hours by the clock (epochs alone)"
+    assert str(cost) == "1 core-hours and 0.5 GPU-hours wall clock (epochs only)"
 
 
 def test_a_table_that_cannot_be_read_counts_for_nothing(tmp_path: Path) -> None:
@@ -66,8 +66,8 @@ def test_processor_time_is_that_of_all_trials_that_recorded_it(tmp_path: Path) -
     write_epochs(experiment, 2, 1800)
     cost = measure_cost(experiment, cpus=2, gpus=0)
     assert (cost.core_hours, cost.processor_core_hours, cost.num_unmeasured) == (4, 3, 1)
-    assert "4 core-hours by the clock" in str(cost)
-    assert "3 core-hours of the processor (starts and saving too, 1 trials not among it)" in str(cost)
+    assert "4 core-hours wall clock" in str(cost)
+    assert "3 core-hours CPU time (with start and saving; 1 trial not measured)" in str(cost)
 
 
 @pytest.mark.parametrize(

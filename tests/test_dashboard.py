@@ -307,6 +307,10 @@ def test_only_names_of_this_machine_are_answered_and_no_header_is_taken_for_gran
         ):
             assert "421" in answer(server, f"Host: {host}", "Accept-Encoding: gzip"), host
         assert "421" in answer(server)
+        request = urllib.request.Request(server.address, headers={"Host": "evil.example"})
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=30)
+        assert refused.value.read().decode() == f"unknown host name; open {server.address}\n"
         server.shutdown()
     assert "Traceback" not in capfd.readouterr().err
 

@@ -89,7 +89,7 @@ def test_the_command_says_what_the_numbers_rest_on(
             main()
         assert not ended.value.code
     said, value = capsys.readouterr().out.split("{", 1)
-    assert "rests on 60 complete trials" in said
+    assert "from 60 complete trials" in said
     assert "trials: model=resnet18" in said
     shown = json.loads("{" + value)
     assert (shown["method"], shown["seed"], shown["num_trials"]) == ("fANOVA", 0, 60)
@@ -128,17 +128,17 @@ def test_what_cannot_vary_has_no_importance_and_is_named(tmp_path: Path, lr: dic
     assert list(found.cannot_vary) == ["lr", "erase"]
     assert {"lr", "erase"}.isdisjoint(one.name for one in found.parameters)
     assert found.to_dict()["cannot_vary"] == ["lr", "erase"]
-    line = "no importance, as the space gives them one value: lr, erase"
+    line = "not ranked, because the space allows only one value: lr, erase"
     assert line in describe_importances(found, width=120).plain
     charts = chart_importances(found)
-    assert "No importance, as the space gives them one value: lr, erase." in str(charts[0])
+    assert "Not ranked, because the space allows only one value: lr, erase." in str(charts[0])
 
 
 @pytest.mark.parametrize("lr", [{"choice": [1e-3]}, 1e-3], ids=str)
 def test_a_space_in_which_nothing_can_vary_says_so(tmp_path: Path, lr: Any) -> None:
     for num_trials in (1, MIN_TRIALS):
         experiment = make(tmp_path / str(num_trials), num_trials, space={"model": "customnet", "lr": lr})
-        with pytest.raises(ExperimentError, match="nothing can vary in the space of"):
+        with pytest.raises(ExperimentError, match="has a single value, so there are no importances"):
             measure_importances(experiment)
 
 
@@ -249,6 +249,6 @@ def test_a_report_shows_intervals_beside_what_luck_gives(made: Experiment) -> No
         [share.high for share in told], abs=2e-3
     )
     noise = [one.name for one in found.parameters if one.where is None and one.is_noise]
-    assert f"Not told apart from noise: {', '.join(noise)}." in everyone.note
+    assert f"Not distinguishable from noise: {', '.join(noise)}." in everyone.note
     assert everyone.numbers is not None
     assert [row[0] for row in everyone.numbers.rows if row[-1] == NOISE] == noise

@@ -159,12 +159,12 @@ def test_the_number_of_looks_stands_with_the_result_and_warns_from_the_second_on
     command = ["evaluate", str(experiment.path)]
     first, second = (runner.invoke(app, command, catch_exceptions=False).output for _ in range(2))
     assert "The test images have been looked at once." in " ".join(first.split())
-    assert "have been looked at 2 times, of the same trial" in " ".join(second.split())
+    assert "have been looked at 2 times, for the same trial" in " ".join(second.split())
     told = json.loads(runner.invoke(app, [*command, "--trial", "0", "--json"]).stdout)
     assert [look["trial"] for look in told["test_looks"]] == [1, 1, 0]
     looks = list_looks(experiment)
     assert is_warning(looks)
-    assert "3 times, of 2 trials" in describe_looks(looks, experiment)
+    assert "3 times, for 2 trials" in describe_looks(looks, experiment)
     assert "3 times" in Content(read_material(experiment), None).winner().lead
     other = make_experiment(experiment.path.parent / "y", configure(), [[0.5]])
     assert [side.num_test_looks for side in compare([experiment, other]).sides] == [3, 0]

@@ -118,8 +118,8 @@ def test_the_tail_is_what_slots_were_idle_after_the_last_trial_had_begun() -> No
     assert found.idle_share == pytest.approx(14 / 40)
     assert found.tail_share == pytest.approx(10 / 40)
     told = describe_occupancy(found, deterministic=True)
-    assert "idle 35% of that time: 10%, waiting for older trials" in told
-    assert "25% while the last trials ended" in told
+    assert "idle 35% of that time: 10% waiting for older trials (`deterministic`)" in told
+    assert "25% at the end, with no trial left to start" in told
 
 
 def test_more_trials_at_a_time_than_a_run_says_make_no_slot_idle() -> None:

@@ -23,8 +23,8 @@ def evaluate(
     """Test a trial's best epoch on the test images, and save and show the result.
 
     Each look at the test images is logged in the experiment's
-    test_looks.jsonl, and from the second one on there is a warning: a result
-    that is picked from several looks is better than the model is.
+    test_looks.jsonl. From the second look on, the result comes with a warning:
+    the best of several test results overestimates the model.
     """
     from rich.console import Console
 
@@ -48,7 +48,7 @@ def evaluate(
 def importance(
     experiment: ExperimentReference, experiments_dir: ExperimentsDir = None, as_json: AsJson = False
 ) -> None:
-    """Show which hyperparameters mattered (fANOVA) and which are not told apart from noise; no cluster needed."""
+    """Show which hyperparameters mattered (fANOVA) and which are not distinguishable from noise; no cluster needed."""
     from rich.console import Console
 
     from search.review.importance import measure_importances

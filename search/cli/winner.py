@@ -50,9 +50,9 @@ def predict(
     Probabilities are calibrated: scores are divided by a temperature that
     was fitted on validation images. "does not look like the training images"
     means that a picture is farther from the nearest of 2,000 training images
-    than 95 % of the validation images are; its class then means nothing.
+    than 95 % of the validation images are: ignore its class.
 
-    If one of the files is no such picture, or shows a single tone, nothing
+    If one of the files is no such picture, or has almost no contrast, nothing
     is predicted.
     """
     import numpy as np
@@ -102,9 +102,9 @@ def predict(
         )
     if threshold is None:
         say(
-            "This model was saved without a temperature and a distance threshold: its probabilities are not "
-            "calibrated, and pictures unlike the training images are not recognised."
-            + ("" if winner.experiment is None else f" `fmnist evaluate {winner.name}` saves them."),
+            "This model was saved by an older version: its probabilities are not calibrated, and unusual pictures are "
+            "not marked."
+            + ("" if winner.experiment is None else f" `fmnist evaluate {winner.name}` saves it with both."),
             console,
         )
 

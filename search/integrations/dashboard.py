@@ -165,7 +165,7 @@ class DashboardServer(ThreadingMixIn, WSGIServer):
                 f"the dashboard cannot listen on {host}:{port}: {reason}; valid: another --port, 0 for any free one, "
                 "and a --host of this machine"
             ) from error
-        self.set_app(partial(_answer_known_hosts, app, host))
+        self.set_app(partial(_answer_known_hosts, app, host, self.address))
 
     def server_bind(self) -> None:
         """Binds without looking the host's name up, which a machine without a name server waits for."""
@@ -184,14 +184,14 @@ class DashboardServer(ThreadingMixIn, WSGIServer):
 
 
 def _answer_known_hosts(
-    app: WSGIApplication, host: str, environ: WSGIEnvironment, start_response: StartResponse
+    app: WSGIApplication, host: str, address: str, environ: WSGIEnvironment, start_response: StartResponse
 ) -> Iterable[bytes]:
     """Refuses requests for other names than this machine's: with DNS rebinding, any page that a browser shows could
     read the dashboard under a name of its own."""
     if is_known_host(environ.get("HTTP_HOST", ""), listening_on=host):
         return app(environ, start_response)
     start_response("421 Misdirected Request", [("Content-Type", "text/plain; charset=utf-8")])
-    return [b"this name is not answered here; valid: http://localhost with the dashboard's port\n"]
+    return [f"unknown host name; open {address}\n".encode()]
 
 
 def is_known_host(header: str, *, listening_on: str) -> bool:

@@ -1,4 +1,4 @@
-"""What a search has cost: time that cores were held by the clock, and time of the processor. Neither Ray nor torch."""
+"""What a search has cost: core-hours by wall clock and in CPU time. Neither Ray nor torch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _S_PER_HOUR = 3600
 
 @dataclass(frozen=True)
 class Seconds:
-    """What a trial took: its epochs by the clock, and the processor time of its processes."""
+    """What a trial took: ``epochs`` by wall clock, ``processor`` as CPU time of its processes."""
 
     epochs: float
     processor: float
@@ -32,11 +32,11 @@ class Seconds:
 class Cost:
     """Hours of a search, its confirmation and its winner's last training.
 
-    ``core_hours`` and ``gpu_hours`` are by the clock: the time of all epochs, for each core or GPU that a trial holds;
-    they grow when other work takes the cores away. ``processor_core_hours``: the processor time of the trials'
-    processes (of a worker group: of its workers and of the slot), with their starts, validation and saving; what a
-    killed search had not recorded is missing. ``None``: no trial has recorded any; ``num_unmeasured`` that have trained
-    did not.
+    ``core_hours`` and ``gpu_hours``: wall-clock time of all epochs, multiplied by the cores or GPUs that a trial holds;
+    they grow when other work takes the cores away. ``processor_core_hours``: CPU time of the trials' processes (of a
+    worker group: its workers and the slot), including start, validation and saving; ``None`` if no trial recorded any.
+    The CPU time that a killed search had not yet recorded is missing. ``num_unmeasured``: trials that trained and
+    recorded no CPU time.
     """
 
     core_hours: float
@@ -46,13 +46,12 @@ class Cost:
 
     def __str__(self) -> str:
         gpus = f" and {self.gpu_hours:.3g} GPU-hours" if self.gpu_hours else ""
-        told = f"{self.core_hours:.3g} core-hours{gpus} by the clock (epochs alone)"
+        told = f"{self.core_hours:.3g} core-hours{gpus} wall clock (epochs only)"
         if self.processor_core_hours is None:
             return told
-        unmeasured = f", {self.num_unmeasured} trials not among it" if self.num_unmeasured else ""
-        return (
-            f"{told}, {self.processor_core_hours:.3g} core-hours of the processor (starts and saving too{unmeasured})"
-        )
+        trials = f"{self.num_unmeasured} trial{'' if self.num_unmeasured == 1 else 's'}"
+        unmeasured = f"; {trials} not measured" if self.num_unmeasured else ""
+        return f"{told}, {self.processor_core_hours:.3g} core-hours CPU time (with start and saving{unmeasured})"
 
 
 def read_held(settings: Mapping[str, Any]) -> tuple[float, float]:
@@ -65,8 +64,10 @@ def read_held(settings: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def measure_cost(experiment: Experiment, *, cpus: float, gpus: float) -> Cost:
-    """That of trials that hold ``cpus`` and ``gpus``. Epochs that a crash had repeated count once by the clock. Trials
-    of older versions count with the tables of their epochs, where these are on this machine.
+    """The cost of trials that hold ``cpus`` and ``gpus`` each.
+
+    Wall-clock time counts an epoch once that was repeated after a crash. Trials of older versions recorded no seconds:
+    their tables of epochs are read instead, if these are on this machine.
 
     Raises:
         ExperimentError: a study is damaged or cannot be reached.

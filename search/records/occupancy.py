@@ -15,8 +15,8 @@ from search.records.inventory import find_holder
 from search.records.runs import Run, read_runs
 from search.records.spans import Span, last_moment, list_spans
 
-TIME_MEANS = "time: from the first trial's start to the last one's end, of each run of the search"
-"""What a search's time is, in words."""
+TIME_MEANS = "time: sum over runs, each from its first trial's start to its last trial's end"
+TAIL_MEANS = "at the end, with no trial left to start"
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Occupancy:
 
 
 def read_occupancy(experiment: Experiment, trials: Sequence[FrozenTrial]) -> Occupancy:
-    """That of an experiment with these trials; of one that runs, until now.
+    """The occupancy of an experiment with these trials; of a running search, up to now.
 
     Raises:
         OSError: its lock cannot be looked at.

@@ -63,12 +63,12 @@ def _title(one: Importance) -> str:
 
 def _cannot_vary(found: Importances) -> str:
     shown = [text(name, limit=40) for name in found.cannot_vary[:_MAX_PARAMETERS]]
-    return f"No importance, as the space gives them one value: {', '.join(shown)}." if shown else ""
+    return f"Not ranked, because the space allows only one value: {', '.join(shown)}." if shown else ""
 
 
 def _noise(members: Sequence[Importance]) -> str:
     names = [text(one.name, limit=40) for one in members if one.is_noise][:_MAX_PARAMETERS]
-    return f"Not told apart from noise: {', '.join(names)}." if names else ""
+    return f"{NOISE.capitalize()}: {', '.join(names)}." if names else ""
 
 
 def _untold(members: Sequence[Importance]) -> str:
@@ -110,7 +110,7 @@ def _chart(found: Importances, members: Sequence[Importance], told: Mapping[str,
         "y": places,
         "name": "by luck",
         "marker": {"symbol": "diamond", "size": 9, "color": "--c2"},
-        "hovertemplate": "by luck up to %{x:.1%}<extra></extra>",
+        "hovertemplate": "by luck: %{x:.1%}<extra></extra>",
     }
     largest = max(max(share.high, share.shuffled) for share in shares)
     return Chart(
@@ -134,7 +134,7 @@ def _chart(found: Importances, members: Sequence[Importance], told: Mapping[str,
         height_px=130 + 28 * len(shares),
         numbers=Numbers(
             caption="Importances",
-            header=("parameter", "share of the variance", "95 % interval", "by luck, up to", ""),
+            header=("parameter", "share of the variance", "95 % interval", "by luck", ""),
             rows=[
                 (
                     text(name),
@@ -153,7 +153,7 @@ def _chart(found: Importances, members: Sequence[Importance], told: Mapping[str,
                 "Judged beside what these trials share with all others, so it does not add up to 100 %."
                 if members[0].where is not None
                 else "",
-                f"By luck: {BY_LUCK}.",
+                f"{BY_LUCK.capitalize()}.",
                 _noise(members),
                 _untold(members),
                 _cannot_vary(found) if members[0].where is None else "",

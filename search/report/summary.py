@@ -70,7 +70,7 @@ def _won(material: Material, evaluated: Evaluated | None) -> str:
         seeds = count(confirmation.num_seeds, "fresh seed")
         reached = f"{confirmation.trials[0].mean:.4f} over {seeds} in the mean (the search had found {best.value:.4f})"
         if confirmation.num_candidates > 1 and confirmation.unbiased_mean is not None:
-            reached += f", {confirmation.unbiased_mean:.4f} by seeds that had no part in the choice"
+            reached += f", {confirmation.unbiased_mean:.4f} without selection bias"
     sentence = f"Trial {best.number} {leads}: {model}{given} reached a {material.metric} of {reached}"
     if evaluated is None or evaluated.trial != best.number:
         return f"{sentence}; it has not been tested yet."

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from optuna.trial import TrialState
 
-from search.records.occupancy import Occupancy, Stay
+from search.records.occupancy import TAIL_MEANS, Occupancy, Stay
 from search.report.items import Chart, Missing, Numbers, joined
 from search.report.material import Material
 from search.report.states import NAMES, PATTERNS
@@ -71,7 +71,7 @@ def chart_timeline(material: Material) -> Chart | Missing:
 
 def _describe_tail(occupancy: Occupancy) -> str:
     """How much of it was the end of a run, in words."""
-    return f", {occupancy.tail_share:.0%} while the last trials ended" if occupancy.tail_share >= _MIN_TAIL else ""
+    return f", {occupancy.tail_share:.0%} {TAIL_MEANS}" if occupancy.tail_share >= _MIN_TAIL else ""
 
 
 def _bars(stays: Sequence[Stay], state: TrialState) -> dict[str, object]:

@@ -54,7 +54,7 @@ def describe_choice(
         candidates = f"{count} candidate{'' if count == 1 else 's'}"
         told.append(f"{complete}; the confirmation had {candidates} instead of {wanted[0]}.")
     elif num_complete < min(_FEW, len(trials)):
-        told.append(f"{complete}, so the winner was chosen among few.")
+        told.append(f"{complete}, so the winner had few competitors.")
     is_by_tpe = settings.get("sampler") == "tpe" and not experiment.warm_start.exists()
     if is_by_tpe and _is_random(winner, settings, trials):
         drawn = [trial for trial in trials if _ENQUEUED not in trial.user_attrs]

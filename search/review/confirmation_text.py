@@ -43,19 +43,19 @@ def describe_confirmation(confirmation: Confirmation) -> str:
     favourite = max(confirmation.trials, key=lambda one: one.optimism or 0.0)
     if favourite.trial == first.trial or not favourite.optimism or favourite.optimism <= 0:
         return f"{told} {_SAME_IMAGES}"
-    wrong = f"It was wrong most about trial {favourite.trial}: {_describe_optimism(favourite)}."
+    wrong = f"The search was most wrong about trial {favourite.trial}: {_describe_optimism(favourite)}."
     return f"{told} {wrong} {_SAME_IMAGES}"
 
 
 def _describe_unbiased(confirmation: Confirmation) -> str:
-    """What is left of the luck of the choice, in a sentence; nothing where there was no choice."""
+    """A sentence about the selection bias of the winner's mean; empty if there was a single candidate."""
     if confirmation.num_candidates == 1:
         return ""
     if confirmation.unbiased_mean is None:
-        return " The best of several means is likely too good; one seed cannot tell by how much, two or more can."
+        return " The winner's mean is likely too good. Set `confirm.seeds` to 2 or more to estimate by how much."
     return (
-        f" By seeds that had no part in the choice it is {confirmation.unbiased_mean:.4f}; the best of several means "
-        "alone is likely too good."
+        f" Estimate without selection bias: {confirmation.unbiased_mean:.4f} (each seed scores the trial that the "
+        "other seeds chose)."
     )
 
 

@@ -2,7 +2,7 @@
 
 Hutter, Hoos and Leyton-Brown, "An Efficient Approach for Assessing Hyperparameter Importance", ICML 2014. Each forest
 also sees a shuffled copy of every parameter, as in Kursa and Rudnicki, "Feature Selection with the Boruta Package",
-2010: what a copy explains is luck.
+2010: what a shuffled copy explains, it explains by luck.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """What a parameter explains of what all single parameters explain, 0…1.
+    """A parameter's share of the variance that all single parameters explain, 0…1.
 
-    ``low`` and ``high``: the 95 % interval over resampled trials. ``shuffled``: what its values explain when they are
-    shuffled over the trials, in 95 % of the cases no more than that.
+    ``low`` and ``high``: the 95 % interval over resampled trials. ``shuffled``: the 95th percentile of the share when
+    the parameter's values are shuffled over the trials.
     """
 
     share: float
@@ -40,7 +40,7 @@ class Share:
 
     @property
     def is_noise(self) -> bool:
-        """Whether luck explains as much."""
+        """Whether shuffled values explain as much."""
         return self.share <= self.shuffled
 
 

@@ -1,5 +1,5 @@
-"""Which hyperparameters mattered: fANOVA on the trials of an experiment, beside what luck gives. Neither Ray nor
-torch."""
+"""Which hyperparameters mattered: fANOVA on the trials of an experiment, compared with shuffled values. Neither Ray
+nor torch."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from search.review.asked import describe_condition
 from search.review.fanova import Share, explain, place_evenly
 
 MIN_TRIALS = 10
-"""Complete trials; with fewer nothing is told apart from noise."""
-NOISE = "not told apart from noise"
-BY_LUCK = "what the parameter's values explain when shuffled over the trials, in 95 % of the cases at most"
+"""Complete trials; with fewer, no share is distinguishable from noise."""
+NOISE = "not distinguishable from noise"
+BY_LUCK = "by luck: 95th percentile of the share when the parameter's values are shuffled"
 _MAX_TRIALS = 500  # of which forests are grown, evenly spread over the search; more take too long
 _SEED = 0
 _MAX_SHOWN = 3  # values in a description
@@ -33,7 +33,7 @@ class Importance:
     """How much one parameter mattered.
 
     ``measured``: its share of what single parameters explain, which of all parameters that the same trials have add up
-    to 1; ``None`` if it cannot be told, and ``reason`` says why. ``num_trials``: complete trials that it rests on.
+    to 1; ``None`` if it cannot be told, and ``reason`` says why. ``num_trials``: complete trials that it is based on.
     ``where``: the condition under which trials have it, if not all do.
     """
 
@@ -49,7 +49,7 @@ class Importance:
 
     @property
     def is_noise(self) -> bool:
-        """Whether the share is not told apart from noise."""
+        """Whether the share is not distinguishable from noise."""
         return self.measured is not None and self.measured.is_noise
 
     def to_dict(self) -> dict[str, Any]:
@@ -62,9 +62,9 @@ class Importance:
 
 @dataclass(frozen=True, kw_only=True)
 class Importances:
-    """``num_trials``: of the ``num_complete`` complete ones, those that all rests on. ``parameters``: those that all
-    trials have first, the most important of each group before the others. ``cannot_vary``: those that have a single
-    value in this space, and so no importance."""
+    """``num_trials``: of the ``num_complete`` complete ones, those that shares are measured on. ``parameters``: first
+    those that all trials have; in each group the most important first. ``cannot_vary``: the parameters that have a
+    single value in this space, and so no importance."""
 
     experiment: str
     dataset: str
@@ -115,8 +115,7 @@ def importances_among(
     cannot_vary = _find_single(trials)
     drawn = dict.fromkeys(name for trial in trials for name in trial.params)
     if trials and len(cannot_vary) == len(drawn):
-        which = f" ({', '.join(cannot_vary)} can have one value each)" if cannot_vary else ""
-        raise ExperimentError(f"nothing can vary in the space of {experiment}{which}: no hyperparameter can matter")
+        raise ExperimentError(f"every hyperparameter of {experiment} has a single value, so there are no importances")
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if len(complete) < MIN_TRIALS:
         raise ExperimentError(

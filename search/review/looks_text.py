@@ -17,10 +17,10 @@ def describe_looks(looks: Sequence[Look] | str, experiment: Experiment) -> str:
     if not is_warning(looks):
         return "The test images have been looked at once."
     trials = len({look.trial for look in looks})
-    models = "of the same trial" if trials == 1 else f"of {trials} trials"
+    models = "for the same trial" if trials == 1 else f"for {trials} trials"
     return (
-        f"The test images have been looked at {len(looks)} times, {models}: a result that is picked from several looks "
-        f"is better than the model is. {experiment.test_looks.name} lists them."
+        f"The test images have been looked at {len(looks)} times, {models}: the best of several test results "
+        f"overestimates the model. {experiment.test_looks.name} lists every look."
     )
 
 

@@ -50,16 +50,16 @@ def describe_importances(found: Importances, *, width: int) -> Text:
     header = ["parameter", "share", "95 % interval", "by luck", "", "among"]
     text.append(text_table(header, rows, left=(0, 4), styles=styles, width=width))
     if found.cannot_vary:
-        _add(text, f"\nno importance, as the space gives them one value: {', '.join(found.cannot_vary)}", "dim")
-    some = "" if found.num_trials == found.num_complete else f", spread evenly over {found.num_complete:,}"
+        _add(text, f"\nnot ranked, because the space allows only one value: {', '.join(found.cannot_vary)}", "dim")
+    some = "" if found.num_trials == found.num_complete else f", spread evenly over all {found.num_complete:,}"
     _add(
         text,
-        f"\nrests on {found.num_trials:,} complete trials{some}; a share is of what single parameters explain of the "
-        f"variance of {found.metric}; by luck: {BY_LUCK}",
+        f"\nfrom {found.num_trials:,} complete trials{some}; share: of the variance of {found.metric} that single "
+        f"parameters explain; {BY_LUCK}",
         "dim",
     )
     if any(parameter.where is not None for parameter in found.parameters):
-        _add(text, "parameters that only some trials have are judged among those, with shares of their own", "dim")
+        _add(text, "a parameter that only some trials have is ranked among these trials, with separate shares", "dim")
     text.right_crop()
     return text
 
@@ -88,13 +88,13 @@ def _rows(sides: Sequence[Side]) -> list[list[str]]:
         ["trials", *(_describe_states(side.trials) for side in sides)],
         ["time", *(_as_duration(side.search_s) for side in sides)],
         ["slots idle", *("-" if side.idle_share is None else f"{side.idle_share:.0%}" for side in sides)],
-        ["core-hours by the clock", *(f"{side.cost.core_hours:.3g}" for side in sides)],
-        ["core-hours of the processor", *map(_describe_processor, sides)],
+        ["core-hours (wall clock)", *(f"{side.cost.core_hours:.3g}" for side in sides)],
+        ["core-hours (CPU time)", *map(_describe_processor, sides)],
         ["trials an hour", *("-" if s.trials_per_hour is None else f"{s.trials_per_hour:.4g}" for s in sides)],
         ["test accuracy", *("not tested" if t is None else f"{t.accuracy:.2%} of {t.num_images:,}" for t in tests)],
-        ["test looks", *("unknown" if s.num_test_looks is None else str(s.num_test_looks) for s in sides)],
         ["of trial", *("" if test is None else str(test.trial) for test in tests)],
         ["95 % interval", *("" if t is None else f"{t.accuracy_low:.2%} to {t.accuracy_high:.2%}" for t in tests)],
+        ["test looks", *("unknown" if s.num_test_looks is None else str(s.num_test_looks) for s in sides)],
     ]
 
 

@@ -24,9 +24,9 @@ def read_timeout(files: TrialFiles) -> Failure | None:
 
 
 def note_timeout(files: TrialFiles, timeout_s: float, *, grace_s: float) -> None:
-    """Leaves the same word of a trial whose process did not end itself, and is killed for it."""
+    """Record the timeout of a trial whose process is killed because it did not end itself."""
     files.path.mkdir(exist_ok=True)
-    told = f"Timeout ({timeout_s:g} s): killed {grace_s:g} s later, as its process was stopped or hung and did not end"
+    told = f"Timeout ({timeout_s:g} s): killed {grace_s:g} s after its limit, because the process did not respond"
     write_aside(files.timeout, f"{told}\n")
 
 

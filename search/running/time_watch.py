@@ -1,4 +1,4 @@
-"""Ends trials that outlast their time limit although their own process should have ended itself."""
+"""Kills the process of a trial that exceeded its time limit and did not end itself."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class TimeWatch(tune.Callback):
     """Kills, on whichever node, the process of a trial that has run for ``timeout_s`` seconds and a grace: a process
     that is stopped, or hangs in a driver or a file system, cannot end itself.
 
-    ``waits_for_word``: a trial's time begins with the first that it tells, as its workers wait for room before that;
-    else it begins when Tune has it run.
+    ``waits_for_word``: a trial's time starts with its first report, because its workers may wait for resources before
+    that; otherwise it starts when Tune sets the trial to RUNNING.
     """
 
     def __init__(self, experiment: Experiment, timeout_s: float, *, waits_for_word: bool) -> None:
