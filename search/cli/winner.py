@@ -48,9 +48,11 @@ def predict(
     area, the shorter one is filled up with background on both sides.
 
     Probabilities are calibrated: scores are divided by a temperature that
-    was fitted on validation images. "does not look like the training images"
-    means that a picture is farther from the nearest of 2,000 training images
-    than 95 % of the validation images are: ignore its class.
+    was fitted on validation images (not after a search with folds).
+
+    "does not look like the training images" means that a picture is farther
+    from the nearest of 2,000 training images than 95 % of the validation
+    images are: ignore its class.
 
     If one of the files is no such picture, or has almost no contrast, nothing
     is predicted.
@@ -103,8 +105,7 @@ def predict(
     if threshold is None:
         say(
             "This model was saved by an older version: its probabilities are not calibrated, and unusual pictures are "
-            "not marked."
-            + ("" if winner.experiment is None else f" `fmnist evaluate {winner.name}` saves it with both."),
+            "not marked." + ("" if winner.experiment is None else f" `fmnist evaluate {winner.name}` adds both."),
             console,
         )
 
@@ -131,14 +132,15 @@ def export(
 
     A file of onnx or torch-export takes `images`, uint8 (N, 28, 28), bright
     garments on black, for any N, and gives `probabilities`, float32 (N, 10),
-    and `distance`, float32 (N,), to the training images. Normalisation and
-    temperature are inside; class names, data set, trial, versions, temperature
-    and distance_threshold are in its metadata. safetensors is a folder with
+    and `distance`, float32 (N,), to the training images; torch-export returns
+    the pair (probabilities, distance). Normalisation and temperature are
+    applied inside; class names, data set, trial, versions, temperature and
+    distance_threshold are in the metadata. safetensors is a folder with the
     weights and a config.json.
 
-    What was made is run on all test images of the experiment, and kept only
-    if it gives each of them the class that the model here does, probabilities
-    that differ by at most 0.0001, and distances that differ by at most 0.01.
+    The export is run on all test images of the experiment, and kept only if
+    each image gets the same class as from the model here, probabilities that
+    differ by at most 0.0001, and distances that differ by at most 0.01.
 
     An older export of that name is replaced.
     """
