@@ -184,7 +184,7 @@ def test_a_model_of_before_there_was_a_threshold_still_predicts_and_says_what_it
     assert (code, told["temperature"], told["distance_threshold"]) == (0, 1, None)
     assert (row["distance"], row["looks_like_training_images"]) == (None, None)
     _, out, _ = fmnist("predict", "mine", "a.png")
-    assert "`fmnist evaluate mine` saves them" in " ".join(out.split())
+    assert "`fmnist evaluate mine` adds both" in " ".join(out.split())
     assert fmnist("export", "mine", "--format", "torch-export")[0] == 0
 
 

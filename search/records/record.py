@@ -44,8 +44,8 @@ PAUSES = "pauses"
 """User attribute of a trial that was interrupted and continued: when nobody trained it, as pairs of seconds
 from its start."""
 SECONDS = "seconds"
-"""User attribute of a trial: what it took. ``epochs``: the time of its epochs by the clock; ``processor``: the
-processor time of its processes, their starts, validation and saving among it."""
+"""User attribute of a trial: what it took, in seconds. ``epochs``: wall-clock time of its epochs; ``processor``: CPU
+time of its processes, including start, validation and saving."""
 
 STATE_NAMES = {
     TrialState.COMPLETE: "complete",

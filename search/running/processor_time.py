@@ -1,4 +1,4 @@
-"""Processor time of the processes that train; other work on a machine hardly changes it, unlike time by the clock."""
+"""CPU time of the processes that train; other work on a machine hardly changes it, unlike wall-clock time."""
 
 from __future__ import annotations
 
