@@ -120,7 +120,7 @@ def test_a_confirmation_with_fewer_candidates_than_wanted_is_told(tmp_path: Path
 def test_a_winner_of_the_random_draws_is_told_as_far_as_the_sampler_drew_others(tmp_path: Path) -> None:
     curves = [[0.5, 0.6 + 0.01 * (number == 3)] for number in range(12)]
     [told] = describe(*make_search(tmp_path / "a", curves), None)
-    assert told.startswith("The winner, trial 3, is one of the 10 random draws at the start; none of the 2 trials")
+    assert told.startswith("The winner, trial 3, is one of the 10 random draws at the start; it beat all 2 trials")
     assert describe(*make_search(tmp_path / "b", curves, sampler="random"), None) == []
     assert describe(*make_search(tmp_path / "c", curves[:10]), None) == []
     assert describe(*make_search(tmp_path / "d", [[0.5, 0.5]] * 11 + [[0.9, 0.9]]), None) == []
@@ -131,7 +131,7 @@ def test_with_many_slots_tpe_draws_more_trials_at_random(tmp_path: Path) -> None
     curves = [[0.5, 0.6 + 0.01 * (number == 16)] for number in range(20)]
     several = {"deterministic": True, "max_concurrent_trials": 8}
     [told] = describe(*make_search(tmp_path / "a", curves, **several), None)
-    assert told.startswith("The winner, trial 16, is one of the 17 random draws at the start; none of the 3 trials")
+    assert told.startswith("The winner, trial 16, is one of the 17 random draws at the start; it beat all 3 trials")
     assert describe(*make_search(tmp_path / "b", curves), None) == []
     assert describe(*make_search(tmp_path / "c", curves[:17], **several), None) == []
 

@@ -60,9 +60,10 @@ def describe_choice(
         drawn = [trial for trial in trials if _ENQUEUED not in trial.user_attrs]
         num_learned = sum(not _is_random(trial, settings, trials) for trial in drawn)
         if num_learned:
+            later = "the only trial" if num_learned == 1 else f"all {num_learned} trials"
             told.append(
                 f"The winner, trial {winner.number}, is one of the {len(drawn) - num_learned} random draws at the "
-                f"start; none of the {num_learned} trials that TPE suggested later was better."
+                f"start; it beat {later} that TPE suggested afterwards."
             )
     return told
 
