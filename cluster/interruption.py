@@ -14,6 +14,7 @@ from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SILENT_S = 4.0  # after which a person wants to know why the program has not ended
+_SAY_S = 1.0  # for the last words, before the process ends
 _SHOW_CURSOR = b"\x1b[?25h"  # a live display hides it
 
 
@@ -32,7 +33,8 @@ class Interruption:
 @dataclass(frozen=True, kw_only=True)
 class Patience:
     """How long an interrupted program may take to end in order. After some seconds ``tell`` is told that the program
-    waits for ``what``; after ``limit_s`` seconds it is told the ``last_words``, and the process ends."""
+    waits for ``what``; after ``limit_s`` seconds it is told the ``last_words``, and the process ends, also where
+    ``tell`` fails or hangs."""
 
     what: str
     tell: Callable[[str], None]
@@ -46,7 +48,7 @@ def interruptible(interruption: Interruption, *, patience: Patience | None = Non
     is noted in ``interruption``.
 
     The second ends the process at once, as does the end of ``patience``, also where the main thread hangs inside a
-    library; a Ray that the process started dies with it.
+    library; a Ray that the process started dies with it. A signal that the process ignores stays ignored.
     """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -55,12 +57,17 @@ def interruptible(interruption: Interruption, *, patience: Patience | None = Non
             raise KeyboardInterrupt
 
     with _watched(patience):
-        before = {number: signal.signal(number, interrupt) for number in _SIGNALS}
+        before = {number: signal.signal(number, interrupt) for number in _heeded_signals()}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _heeded_signals() -> list[signal.Signals]:
+    """Without those that are ignored: a script ignores SIGINT for what it starts with ``&``."""
+    return [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
 
 
 @contextlib.contextmanager
@@ -87,16 +94,29 @@ def _watch(reading: int, patience: Patience | None) -> None:
     start_s = time.monotonic()
     second = _next_signal(reading, None if patience is None else min(_SILENT_S, patience.limit_s))
     if second is None and patience is not None:
-        patience.tell(
-            f"waiting for {patience.what}, {patience.limit_s:g} s at most; a second Ctrl-C ends the program at once"
-        )
+        waits = f"waiting for {patience.what}, {patience.limit_s:g} s at most; a second Ctrl-C ends the program at once"
+        _say_aside(lambda: patience.tell(waits), wait_s=0.0)
         second = _next_signal(reading, max(0.0, start_s + patience.limit_s - time.monotonic()))
         if second is None:
-            patience.tell(patience.last_words())
+            _say_aside(lambda: patience.tell(patience.last_words()), wait_s=_SAY_S)
     if second != 0:
         if os.isatty(1):
-            os.write(1, _SHOW_CURSOR)
+            _say_aside(lambda: os.write(1, _SHOW_CURSOR), wait_s=_SAY_S)
         os._exit(128 + (second or number))
+
+
+def _say_aside(say: Callable[[], object], *, wait_s: float) -> None:
+    """Says something in a thread of its own, which fails or hangs where a pipe is broken or full, or where the main
+    thread hangs and holds the screen's lock; waits for it for ``wait_s`` seconds at most."""
+
+    def run() -> None:
+        with contextlib.suppress(BaseException):
+            say()
+
+    thread = threading.Thread(target=run, name="aside", daemon=True)
+    with contextlib.suppress(RuntimeError):  # there may be no more threads
+        thread.start()
+        thread.join(wait_s)
 
 
 def _next_signal(reading: int, timeout_s: float | None) -> int | None:
@@ -114,7 +134,7 @@ def _next_signal(reading: int, timeout_s: float | None) -> int | None:
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[None]:
     """For a whole program: a SIGINT or SIGTERM within the block, but not within an ``interruptible`` one, ends it with
-    the exit code 130 or 143.
+    the exit code 130 or 143. A signal that the process ignores stays ignored.
 
     Raises:
         SystemExit: in place of whatever else the signal led to, such as an import that failed for it.
@@ -125,7 +145,7 @@ def ended_by_signals() -> Iterator[None]:
         interruption.signal = number
         raise SystemExit(interruption.exit_code)
 
-    before = {number: signal.signal(number, end) for number in _SIGNALS}
+    before = {number: signal.signal(number, end) for number in _heeded_signals()}
     try:
         yield
     except BaseException as error:

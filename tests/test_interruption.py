@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -12,13 +13,13 @@ from pathlib import Path
 import pytest
 import typer
 
-from cluster.interruption import ended_by_signals
+from cluster.interruption import Interruption, ended_by_signals, interruptible
 from search.cli.exits import interruption_told
 
 ROOT = Path(__file__).parent.parent
 # A mutex locked twice is what a library looks like that hangs: no signal handler of Python runs meanwhile.
 HANGS = """
-import ctypes, sys
+import contextlib, ctypes, sys
 from cluster import interruption
 from cluster.interruption import Interruption, Patience, interruptible
 
@@ -27,23 +28,28 @@ limit_s = float(sys.argv[1])
 say = lambda text: print(text, flush=True)
 patience = Patience(what="a library", tell=say, last_words=lambda: "it hangs", limit_s=limit_s)
 mutex = ctypes.create_string_buffer(256)
-with interruptible(Interruption(), patience=patience):
-    say("begins")
+
+def hang():
     for _ in range(2):
         ctypes.CDLL(None).pthread_mutex_lock(mutex)
+
+with interruptible(Interruption(), patience=patience):
+    with contextlib.suppress(KeyboardInterrupt):  # of a signal that comes before it hangs
+        say("begins")
+        hang()
+    hang()
 """
 
 
-def start_hanging(limit_s: float) -> subprocess.Popen[str]:
+def start_hanging(limit_s: float, *, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
     process = subprocess.Popen(
         [sys.executable, "-c", HANGS, str(limit_s)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
+        stdout=stdout,
         text=True,
     )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "begins\n"
-    time.sleep(0.2)
+    if process.stdout is not None:
+        assert process.stdout.readline() == "begins\n"
     return process
 
 
@@ -56,6 +62,34 @@ def test_a_program_that_hangs_says_what_it_waits_for_and_ends_at_its_deadline(nu
     first, last = said.splitlines()
     assert first == "waiting for a library, 1 s at most; a second Ctrl-C ends the program at once"
     assert last == "it hangs"
+
+
+def fill(pipe: int) -> None:
+    os.set_blocking(pipe, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(pipe, b"x")
+    os.set_blocking(pipe, True)
+
+
+@pytest.mark.parametrize("reader", ["gone", "asleep"])
+def test_a_program_that_hangs_ends_at_its_deadline_although_nobody_hears_it(reader: str) -> None:
+    """Ctrl-C ends the reader of ``fmnist search run | tee log`` too; Ctrl-S stops a terminal."""
+    reading, writing = os.pipe()
+    process = start_hanging(1.0, stdout=writing)
+    with open(reading, encoding="ascii") as told:
+        assert told.readline() == "begins\n"
+        if reader == "gone":
+            told.close()
+        else:
+            fill(writing)
+        os.close(writing)
+        process.send_signal(signal.SIGINT)
+        try:
+            assert process.wait(timeout=30) == 130
+        finally:
+            process.kill()
+            process.wait()
 
 
 def test_the_second_signal_ends_a_program_that_hangs_at_once() -> None:
@@ -102,6 +136,23 @@ def test_a_signal_before_and_after_a_commands_own_handling_ends_it_with_its_code
             raise_in_library(number, raised=SystemExit, becomes=becomes)
         assert ended.value.code == 128 + number
     assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_is_ignored_stays_ignored(number: signal.Signals) -> None:
+    """A script ignores SIGINT for what it starts with ``&``, which its own Ctrl-C is not meant for."""
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        interruption = Interruption()
+        with ended_by_signals():
+            signal.raise_signal(number)
+            with interruptible(interruption):
+                signal.raise_signal(number)
+            assert signal.getsignal(number) == signal.SIG_IGN
+        assert interruption.signal == 0
+        assert signal.getsignal(number) == signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
 
 
 def test_the_tests_own_children_can_be_interrupted_also_from_the_background() -> None:
