@@ -222,7 +222,11 @@ def _keeping_signals() -> Iterator[None]:
         for number, before in handlers.items():
             signal.signal(number, before)
         if terminated:
-            signal.raise_signal(signal.SIGTERM)
+            handler = handlers[signal.SIGTERM]
+            if callable(handler):  # a signal raised anew would count as a second one (see ``interruptible``)
+                handler(signal.SIGTERM, None)
+            else:
+                signal.raise_signal(signal.SIGTERM)
 
 
 @contextlib.contextmanager

@@ -41,6 +41,23 @@ with interruptible(Interruption(), patience=patience):
 """
 
 
+# What Ray does while it starts: its own handler, which ends the program, takes SIGTERM.
+TERMINATED_IN_RAY = """
+import signal, sys
+from cluster.interruption import Interruption, Patience, interruptible
+from cluster.session import _keeping_signals
+
+patience = Patience(what="Ray", tell=print, last_words=lambda: "it hangs", limit_s=1000.0)
+interruption = Interruption()
+try:
+    with interruptible(interruption, patience=patience), _keeping_signals():
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
+        signal.raise_signal(signal.SIGTERM)
+except KeyboardInterrupt:
+    print("interrupted by", interruption.signal)
+"""
+
+
 def start_hanging(limit_s: float, *, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
     process = subprocess.Popen(
         [sys.executable, "-c", HANGS, str(limit_s)],
@@ -136,6 +153,18 @@ def test_a_signal_before_and_after_a_commands_own_handling_ends_it_with_its_code
             raise_in_library(number, raised=SystemExit, becomes=becomes)
         assert ended.value.code == 128 + number
     assert signal.getsignal(number) == before
+
+
+def test_one_sigterm_while_ray_starts_counts_as_one() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", TERMINATED_IN_RAY],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (ended.stdout, ended.returncode) == (f"interrupted by {signal.SIGTERM.value}\n", 0)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
