@@ -18,8 +18,10 @@ from cluster import dies_with_parent
 
 def make_job_config() -> JobConfig:
     """What ``ray.init`` needs so that tasks import what this process imports; in a job of a cluster, whose working
-    folder Ray gives to its tasks, they do so anyway."""
-    return JobConfig() if RAY_JOB_CONFIG_JSON_ENV_VAR in os.environ else _OwnPath()
+    folder Ray gives to its tasks, they do so anyway. A Ray that has no place for it goes its own way."""
+    plain = JobConfig()
+    has_place = hasattr(plain, "_py_driver_sys_path")
+    return _OwnPath() if has_place and RAY_JOB_CONFIG_JSON_ENV_VAR not in os.environ else plain
 
 
 class _OwnPath(JobConfig):
@@ -42,15 +44,23 @@ def _own_path() -> list[str]:
 
 
 @contextlib.contextmanager
-def without_native_trace() -> Iterator[None]:
-    """A Ray that is started or reached within the block leaves this process its signals: otherwise SIGTERM prints a
-    native stack trace first, and kills the process 3 s later, whatever it still has to save."""
-    before = ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER  # read when a process connects
-    ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = True
+def replaced(*changes: tuple[Any, str, Callable[[Any], Any]]) -> Iterator[None]:
+    """Within the block, attributes of Ray's modules and classes are what each change makes of them. They are no public
+    interface: a Ray that does not have one of them keeps its own ways."""
+    before = [(owner, name, getattr(owner, name), make) for owner, name, make in changes if hasattr(owner, name)]
+    for owner, name, theirs, make in before:
+        setattr(owner, name, make(theirs))
     try:
         yield
     finally:
-        ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = before
+        for owner, name, theirs, _ in before:
+            setattr(owner, name, theirs)
+
+
+def without_native_trace() -> contextlib.AbstractContextManager[None]:
+    """A Ray that is started or reached within the block leaves this process its signals: otherwise SIGTERM prints a
+    native stack trace first, and kills the process 3 s later, whatever it still has to save."""
+    return replaced((ray_constants, "RAY_DISABLE_FAILURE_SIGNAL_HANDLER", lambda _: True))  # read when it connects
 
 
 def dying_with_parent(command: Callable[..., list[str]]) -> Callable[..., list[str]]:

@@ -25,13 +25,12 @@ from ray.exceptions import RayError
 
 from cluster import heap
 from cluster.errors import ClusterGoneError
-from cluster.ray_processes import dying_with_parent, make_job_config, without_native_trace
+from cluster.ray_processes import dying_with_parent, make_job_config, replaced, without_native_trace
 from cluster.temporary import session_folder
 from cluster.token import given_token, own_token
 
 _ADDRESS = "127.0.0.1"  # with any other, also of loopback, Ray's servers listen on all addresses
 _PREFIX = "fmnist-ray-"
-_AGENT_COMMAND = "_build_python_executable_command_memory_profileable"
 _IDLE_MS = "idle_worker_killing_time_threshold_ms"
 
 
@@ -164,38 +163,22 @@ def _for_waiting_processes(preload: Sequence[str]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if f"RAY_{name}" not in os.environ}
 
 
-@contextlib.contextmanager
-def _few_parts() -> Iterator[None]:
+def _few_parts() -> contextlib.AbstractContextManager[None]:
     """Keeps ``ray.init``, which has no switch for them, from starting the server of a dashboard (it does, and waits for
     it, without a dashboard too), what asks for more machines, what reads workers' logs for the screen, and the servers
     of the node's agent, which it leaves out where the dashboard's packages are missing; and has the agents end with
     their node."""
-    none: Any = False  # Ray's own annotation is wrong
-    replaced: list[tuple[Any, str, Any]] = [
-        (Node, "start_api_server", _start_no_api_server),
-        (parameter, "RayParams", functools.partial(parameter.RayParams, no_monitor=True, include_log_monitor=none)),
-        (ray_utils, "get_dashboard_dependency_error", lambda: ImportError("no dashboard")),
-        (services, _AGENT_COMMAND, dying_with_parent(getattr(services, _AGENT_COMMAND))),
-    ]
-    before = [getattr(owner, name) for owner, name, _ in replaced]
-    for owner, name, mine in replaced:
-        setattr(owner, name, mine)
-    try:
-        yield
-    finally:
-        for (owner, name, _), theirs in zip(replaced, before, strict=True):
-            setattr(owner, name, theirs)
+    return replaced(
+        (Node, "start_api_server", lambda _: _start_no_api_server),
+        (parameter, "RayParams", lambda made: functools.partial(made, no_monitor=True, include_log_monitor=False)),
+        (ray_utils, "get_dashboard_dependency_error", lambda _: lambda: ImportError("no dashboard")),
+        (services, "_build_python_executable_command_memory_profileable", dying_with_parent),
+    )
 
 
-@contextlib.contextmanager
-def _on_loopback() -> Iterator[None]:
+def _on_loopback() -> contextlib.AbstractContextManager[None]:
     """Keeps ``ray.init`` from replacing 127.0.0.1 by the machine's outer address, for which it has no switch."""
-    before = services.resolve_ip_for_localhost
-    services.resolve_ip_for_localhost = lambda host: host
-    try:
-        yield
-    finally:
-        services.resolve_ip_for_localhost = before
+    return replaced((services, "resolve_ip_for_localhost", lambda _: lambda host: host))
 
 
 def _start_no_api_server(node: Any, **_: object) -> None:

@@ -116,9 +116,16 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 def _reload() -> None:
-    """Has Ray read the environment again: it keeps the mode and the token that it has read once."""
-    from ray import _raylet
+    """Has Ray read the environment again: it keeps the mode and the token that it has read once.
 
-    raylet: Any = _raylet  # which has no annotations
-    raylet.Config.initialize("")
-    raylet.AuthenticationTokenLoader.instance().reset_cache()
+    Raises:
+        ClusterError: this version of Ray has no such functions.
+    """
+    try:
+        from ray import _raylet
+
+        raylet: Any = _raylet  # which has no annotations
+        raylet.Config.initialize("")
+        raylet.AuthenticationTokenLoader.instance().reset_cache()
+    except (ImportError, AttributeError, TypeError) as error:
+        raise ClusterError(f"the installed version of Ray cannot be given another token: {error}") from error

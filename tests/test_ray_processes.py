@@ -13,9 +13,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from ray._private import ray_constants, services
 
+from cluster import dies_with_parent, ray_processes
 from cluster.folder import Record
 from cluster.local import LocalCluster
+from cluster.ray_processes import make_job_config, without_native_trace
+from cluster.session import _few_parts, _on_loopback
 
 ROOT = Path(__file__).parent.parent
 SHADOWS = ("search", "fmnist_models", "cluster", "ray", "torch", "ctypes")
@@ -110,3 +114,36 @@ def test_the_nodes_of_a_cluster_start_whatever_the_current_folder_holds(tmp_path
     start = command.index("start")
     done = subprocess.run([*command[: start + 1], "--help"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_ray_without_some_of_the_replaced_names_keeps_its_own_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    for owner, name in [
+        (ray_constants, "RAY_DISABLE_FAILURE_SIGNAL_HANDLER"),
+        (services, "_build_python_executable_command_memory_profileable"),
+        (services, "resolve_ip_for_localhost"),
+    ]:
+        monkeypatch.delattr(owner, name)
+        with without_native_trace(), _few_parts(), _on_loopback():
+            assert not hasattr(owner, name)
+        assert not hasattr(owner, name)
+
+
+def test_a_ray_that_takes_no_search_path_gets_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Plain:
+        """A ``JobConfig`` without a driver's path."""
+
+    monkeypatch.setattr(ray_processes, "JobConfig", Plain)
+    assert isinstance(make_job_config(), Plain)
+
+
+@pytest.mark.parametrize(
+    ("told", "said"), [(None, "begun\n"), (os.getpid(), "begun\n"), (1, "")], ids=["none", "its own", "another"]
+)
+def test_what_dies_with_its_parent_begins_only_under_the_one_that_it_is_told_if_any(
+    monkeypatch: pytest.MonkeyPatch, told: int | None, said: str
+) -> None:
+    monkeypatch.delenv("RAY_RAYLET_PID", raising=False)
+    if told is not None:
+        monkeypatch.setenv("RAY_RAYLET_PID", str(told))
+    command = [sys.executable, "-I", "-S", dies_with_parent.__file__, sys.executable, "-c", "print('begun')"]
+    assert subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout == said

@@ -122,3 +122,14 @@ def test_variables_that_lead_to_no_token_get_a_message_where_a_cluster_is_addres
     with pytest.raises(ClusterError, match=message), given_token():
         pass
     assert variables() == broken
+
+
+@pytest.mark.parametrize("name", ["Config", "AuthenticationTokenLoader"])
+def test_a_ray_that_cannot_be_given_another_token_gets_a_message(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    monkeypatch.delattr(RAYLET, name)
+    told = f"version of Ray cannot be given another token: .*{name}"
+    with pytest.raises(ClusterError, match=told), own_token(tmp_path / "token"):
+        pass
+    assert variables() == {}
