@@ -122,7 +122,11 @@ class ScriptedTraining:
 
 class DiesWhenIdle(ScriptedTraining):
     """Of the course SLOW, three seconds an epoch; of the course GOOD, one that begins after that one, ends before it,
-    and whose process is then killed, once, while it waits for the next trial."""
+    and whose process is then killed, or sent another signal, once, while it waits for the next trial."""
+
+    def __init__(self, *arguments: Any, number: signal.Signals = signal.SIGKILL, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._number = number
 
     def epochs(self) -> Iterator[Epoch]:
         course, mark = self._plan.recipe.lr, self._diary.with_suffix(".killed")
@@ -133,7 +137,7 @@ class DiesWhenIdle(ScriptedTraining):
             yield epoch
         if course == GOOD and not mark.exists():
             mark.touch()
-            subprocess.Popen(["sh", "-c", f"sleep 3; kill -9 {os.getpid()}"], start_new_session=True)
+            subprocess.Popen(["sh", "-c", f"sleep 3; kill -{self._number} {os.getpid()}"], start_new_session=True)
 
 
 def fill_memory(*, up_to_bytes: int) -> None:

@@ -57,7 +57,7 @@ from search.records.experiment import Experiment, new_experiment
 from search.records.record import DEVICE
 from search.review.trial_detail import read_details
 from search.review.trial_detail_text import describe_trial
-from search.running import arithmetic, runner
+from search.running import arithmetic, runner, time_watch
 from search.running.preparation import Prepared
 from search.running.progress import SilentProgress
 from search.running.remote_arithmetic import decide_on_cluster
@@ -655,10 +655,17 @@ def test_a_killed_worker_of_a_group_costs_a_restart_from_the_last_epoch(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("max_restarts", [0, 1])
-def test_a_process_killed_while_it_waits_for_a_trial_costs_no_trial(
-    local_cluster: None, synthetic_data: TrainingData, tmp_path: Path, max_restarts: int
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_process_killed_or_stopped_while_it_waits_for_a_trial_costs_no_trial(
+    local_cluster: None,
+    synthetic_data: TrainingData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    max_restarts: int,
+    number: signal.Signals,
 ) -> None:
     """In a repeatable search a slot waits for older trials; what waits there can die too."""
+    monkeypatch.setattr(time_watch, "_RESET_S", 3.0)
     prepared = prepare(
         synthetic_data,
         space={"model": "customnet", "lr": {"float": [1e-4, 1e-1]}},
@@ -668,11 +675,12 @@ def test_a_process_killed_while_it_waits_for_a_trial_costs_no_trial(
         deterministic=True,
         max_concurrent_trials=2,
         max_restarts=max_restarts,
+        trial_timeout_s=600.0 if number == signal.SIGSTOP else None,
     )
     experiment = new_experiment("idle", directory=tmp_path)
     experiment.create()
     SearchStudy.open(experiment, prepared.config).enqueue([{"lr": SLOW}, {"lr": GOOD}, {"lr": BAD}])
-    options = {"make_training": functools.partial(DiesWhenIdle, diary=tmp_path / "diary")}
+    options = {"make_training": functools.partial(DiesWhenIdle, diary=tmp_path / "diary", number=number)}
     outcome, study = run(experiment, prepared, **options)
     assert outcome == Outcome.FINISHED
     assert (tmp_path / "diary.killed").exists()
