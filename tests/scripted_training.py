@@ -150,18 +150,18 @@ def fill_memory(*, up_to_bytes: int) -> None:
 
 
 class KillsAWorkerOnce(Training):
-    """A real training whose second worker is killed, once, when the second epoch begins."""
+    """A real training whose second worker is killed, or sent another signal, once, when the second epoch begins."""
 
-    def __init__(self, *arguments: Any, mark: Path, **options: Any) -> None:
+    def __init__(self, *arguments: Any, mark: Path, number: signal.Signals = signal.SIGKILL, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._mark = mark
+        self._mark, self._number = mark, number
 
     def epochs(self) -> Iterator[Epoch]:
         for epoch in super().epochs():
             yield epoch
             if distributed.get_rank() == 1 and not self._mark.exists():
                 self._mark.touch()
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), self._number)
 
 
 class DiesInSecondFold(Training):

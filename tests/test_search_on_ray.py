@@ -654,6 +654,20 @@ def test_a_killed_worker_of_a_group_costs_a_restart_from_the_last_epoch(
 
 
 @pytest.mark.slow
+def test_a_group_with_a_stopped_worker_ends_at_the_time_limit_and_the_next_one_has_its_place(
+    local_cluster: None, synthetic_data: TrainingData, tmp_path: Path
+) -> None:
+    prepared = prepare(synthetic_data, max_trials=2, max_epochs=2, workers_per_trial=2, trial_timeout_s=40.0)
+    experiment = new_experiment("stopped-worker", directory=tmp_path)
+    training = functools.partial(KillsAWorkerOnce, mark=tmp_path / "stopped", number=signal.SIGSTOP)
+    outcome, study = run(experiment, prepared, make_training=training)
+    assert outcome == Outcome.FINISHED
+    assert study.trial(0).state == TrialState.FAIL
+    assert "Timeout" in experiment.trial(0).timeout.read_text()
+    assert study.trial(1).state == TrialState.COMPLETE
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("max_restarts", [0, 1])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_process_killed_or_stopped_while_it_waits_for_a_trial_costs_no_trial(

@@ -7,13 +7,17 @@ from typing import Any
 
 from optuna import create_study
 from ray.tune.experiment import Trial
+from ray.tune.schedulers import TrialScheduler
 
 from search.configuration.config import parse_config
 from search.records.experiment import Experiment
 from search.running.progress import SilentProgress
 from search.running.retention import Retention
+from search.running.trial_message import begin_message
 from search.running.tune_bridge import StudyScheduler
 from search.study.search_study import SearchStudy
+
+CONFIG = parse_config({"space": {"model": "customnet"}}, where="test")
 
 
 class Controller:
@@ -31,13 +35,16 @@ def make_trial(number: int, status: str) -> Trial:
     return trial
 
 
-def make_scheduler(folder: Path) -> StudyScheduler:
-    config = parse_config({"space": {"model": "customnet"}}, where="test")
+def make_study() -> SearchStudy:
+    return SearchStudy(create_study(direction="maximize"), CONFIG)
+
+
+def make_scheduler(folder: Path, study: SearchStudy | None = None) -> StudyScheduler:
     experiment = Experiment(folder)
     return StudyScheduler(
-        SearchStudy(create_study(direction="maximize"), config),
+        study or make_study(),
         experiment,
-        retention=Retention(experiment, config, []),
+        retention=Retention(experiment, CONFIG, []),
         progress=SilentProgress(),
     )
 
@@ -67,3 +74,13 @@ def test_of_an_ended_trial_tune_keeps_no_averages(tmp_path: Path) -> None:
     make_scheduler(tmp_path).on_trial_complete(Controller(), trial, trial.last_result)
     assert len(trial.run_metadata.get_json_state()) < 2000
     assert trial.last_result["val_accuracy"] == 0.5
+
+
+def test_that_workers_have_begun_is_no_epoch(tmp_path: Path) -> None:
+    study = make_study()
+    assignment = study.next_assignment()
+    assert assignment is not None
+    scheduler, trial = make_scheduler(tmp_path, study), make_trial(assignment.number, Trial.RUNNING)
+    assert scheduler.on_trial_result(Controller(), trial, begin_message()) == TrialScheduler.CONTINUE
+    assert study.is_running(assignment.number)
+    assert study.trial(assignment.number).intermediate_values == {}
