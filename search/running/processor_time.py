@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 from torch import distributed as dist
 
@@ -13,8 +14,8 @@ def charge_s() -> float:
     """Processor seconds that this process, its threads and its ended children have used since the last call; at the
     first call, since the process began, so that its start is charged to its first trial."""
     global _charged_s
-    times = os.times()
-    used_s = times.user + times.system + times.children_user + times.children_system
+    children = os.times()  # counted in hundredths of a second, in which a short trial may have used none
+    used_s = time.process_time() + children.children_user + children.children_system
     charge, _charged_s = used_s - _charged_s, used_s
     return charge
 
