@@ -128,7 +128,7 @@ FIGURES = (
     ),
     Figure(
         "many_trials_on_ray",
-        "Epochs reported a second, of 20 no-work trials that nobody prunes",
+        "Epochs reported per second, of 20 no-work trials without pruning",
         "≥ 150",
         ("epochs_per_second",),
     ),

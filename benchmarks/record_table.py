@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--configurations", type=int, default=150, help="and the number to end before")
     parser.add_argument("--table", type=expand_home, default=TABLE)
     arguments = parser.parse_args()
-    if replaced_file(arguments.table) is None:  # what it holds is read, and grows
+    if replaced_file(arguments.table) is None:  # the table is read, and extended
         parser.error(f"--table {arguments.table}: valid is a file")
     torch.set_num_threads(1)
     images = load_images("fashion-mnist", "train", root=data_root(), size=_NUM_IMAGES)

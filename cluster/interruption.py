@@ -66,7 +66,7 @@ def interruptible(interruption: Interruption, *, patience: Patience | None = Non
 
 
 def _heeded_signals() -> list[signal.Signals]:
-    """Without those that are ignored: a script ignores SIGINT for what it starts with ``&``."""
+    """SIGINT and SIGTERM, except a signal that is ignored: a script ignores SIGINT for a process started with ``&``."""
     return [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
 
 

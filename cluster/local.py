@@ -276,7 +276,7 @@ class LocalCluster:
             "PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)]),
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
             "RAY_USAGE_STATS_ENABLED": "0",
-            # Ray would show its counters to whoever asks, on all addresses: to no port at all belongs -1.
+            # Ray serves its counters on all addresses without a token; port -1 turns that off.
             "RAY_enable_metrics_collection": "0",
             "DASHBOARD_METRIC_PORT": "-1",
             "AUTOSCALER_METRIC_PORT": "-1",

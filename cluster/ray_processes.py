@@ -29,7 +29,7 @@ class _OwnPath(JobConfig):
     before all others, where a ``search.py`` or a ``torch.py`` may lie."""
 
     def __init__(self) -> None:
-        # Each goes before those that went before it.
+        # Ray inserts each folder at the front, so the last one comes first.
         super().__init__(_py_driver_sys_path=list(reversed(_own_path())))
 
     def _runtime_env_has_working_dir(self) -> bool:

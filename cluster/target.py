@@ -18,7 +18,7 @@ def find_dashboard(*, cluster: str | None, address: str | None) -> Dashboard:
     ``~/.ray/auth_token``.
 
     Raises:
-        ClusterError: both are given, there is no such cluster, nobody can tell which is meant, or the token cannot be
+        ClusterError: both are given, there is no such cluster, several clusters match, or the token cannot be
             read.
     """
     if cluster is not None and address is not None:

@@ -1,4 +1,4 @@
-"""Devices: whether torch sees the GPU that it should use, and what a device is called."""
+"""The device of a training: check that torch can use its GPU, and give its name."""
 
 from __future__ import annotations
 

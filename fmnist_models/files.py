@@ -35,7 +35,7 @@ def write_aside(path: Path, content: Content, *, like: Path | None = None) -> No
 
 def write_together(contents: Mapping[Path, Content]) -> None:
     """Writes several files of one result, the last of which readers look for first. That one is absent while the
-    others are replaced, so that nobody reads files of two results together, wherever this process is killed.
+    others are replaced, so that a reader never gets files of two results, wherever this process is killed.
 
     Raises:
         OSError: one of them cannot be written; where the disk is full, all that were there before still are.
